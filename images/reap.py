@@ -1,0 +1,144 @@
+"""What of ours is over, or was left by a process that died: found, told, removed. Nothing of anybody else is touched.
+
+A domain is ours only where two records agree: the mark in its metadata, and the ledger or the claim in a machine's folder of this home.
+Machines of migrations are never reaped: only what a lab or a template asked for.
+"""
+
+from __future__ import annotations
+
+import enum
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from images import lab, template
+from images.claim import find_claim
+from images.domain import Mark
+from images.errors import NotOursError
+from images.hypervisor import DomainFacts
+from images.ledger import Entry, LabEntry
+from images.locking import is_alive
+from images.machine import Machines
+
+
+class Kind(enum.Enum):
+    """What is to be removed."""
+
+    MACHINE = "machine"  # in the ledger
+    LOST = "lost machine"  # a domain with our mark, whose folder claims it; the ledger does not know it
+    FOLDER = "folder"  # of a machine that neither ledger nor hypervisor knows
+    RECORD = "record"  # in the ledger, of an appliance that was never made
+    TEMPLATE = "template"  # half made, damaged, or of an image that is gone
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """One thing to remove. ``key``: the machine's name, the folder's name or the request; ``uuid``: of the domain, where there is one."""
+
+    kind: Kind
+    key: str
+    reason: str
+    uuid: str = ""
+
+
+def plan_reap(machines: Machines, *, now: float | None = None) -> tuple[Leftover, ...]:
+    """All that may be removed now; ``now`` in seconds since 1970. Changes nothing."""
+    moment = time.time() if now is None else now
+    entries = {entry.uuid: entry for entry in machines.ledger.list_entries()}
+    known = machines.ledger.list_lab()
+    domains = {domain.uuid: domain for domain in machines.hypervisor.list_domains()}
+    return (
+        *_find_machines(entries, known, moment),
+        *_find_lost(machines, entries, domains),
+        *_find_folders(machines, entries, domains),
+        *_find_records(entries, known),
+        *(Leftover(Kind.TEMPLATE, name, reason) for name, reason in template.find_over(machines)),
+    )
+
+
+def apply_reap(machines: Machines, one: Leftover) -> None:
+    """Remove it, where it is still what it was.
+
+    Raises:
+        NotOursError: the domain of that name is not the one that was found.
+
+    """
+    if one.kind is Kind.MACHINE:
+        machines.ensure_removed(one.key)
+    elif one.kind is Kind.LOST:
+        _remove_lost(machines, one)
+    elif one.kind is Kind.FOLDER:
+        shutil.rmtree(machines.home.machines / one.key)
+    elif one.kind is Kind.RECORD:
+        machines.ledger.forget_lab(one.key)
+    else:
+        _remove_template(machines.home.templates / one.key)
+
+
+def _find_machines(entries: dict[str, Entry], known: dict[str, LabEntry], now: float) -> Iterator[Leftover]:
+    for entry in entries.values():
+        record = known.get(entry.request)
+        if entry.request.startswith(template.REQUEST):
+            maker = entry.request.rpartition("@")[2]
+            if not is_alive(maker):
+                yield Leftover(Kind.MACHINE, entry.name, "the process that made this template is gone", entry.uuid)
+        elif record is not None and record.expires is not None and record.expires <= now:
+            yield Leftover(Kind.MACHINE, entry.name, f"its time was over {now - record.expires:.0f} s ago", entry.uuid)
+        elif record is not None and record.ready_seconds is None and not is_alive(record.maker):
+            yield Leftover(Kind.MACHINE, entry.name, "the process that made it is gone, and it never was ready", entry.uuid)
+
+
+def _find_lost(machines: Machines, entries: dict[str, Entry], domains: dict[str, DomainFacts]) -> Iterator[Leftover]:
+    for domain in domains.values():
+        if domain.uuid not in entries and _is_claimed(machines, domain):
+            yield Leftover(
+                Kind.LOST, domain.name, "its folder and its mark say that it is ours, and the ledger does not know it", domain.uuid
+            )
+
+
+def _is_claimed(machines: Machines, domain: DomainFacts) -> bool:
+    claim = find_claim(machines.home.machines / str(uuid.UUID(domain.uuid)))
+    return claim is not None and claim == domain.mark and _is_disposable(claim)
+
+
+def _is_disposable(mark: Mark) -> bool:
+    return mark.request.startswith((lab.REQUEST, template.REQUEST))
+
+
+def _find_folders(machines: Machines, entries: dict[str, Entry], domains: dict[str, DomainFacts]) -> Iterator[Leftover]:
+    """A folder is made after its ledger entry and removed before it, so that one without an entry is over."""
+    for folder in machines.home.machines.iterdir():
+        claim = find_claim(folder)
+        if claim is not None and _is_disposable(claim) and folder.name not in entries and folder.name not in domains:
+            yield Leftover(Kind.FOLDER, folder.name, "neither the ledger nor the hypervisor knows its machine", folder.name)
+
+
+def _find_records(entries: dict[str, Entry], known: dict[str, LabEntry]) -> Iterator[Leftover]:
+    requests = {entry.request for entry in entries.values()}
+    for record in known.values():
+        if record.request not in requests and not is_alive(record.maker):
+            yield Leftover(Kind.RECORD, record.request, "its machine was never made")
+
+
+def _remove_template(path: Path) -> None:
+    if path.is_dir():
+        (path / template.STATE).unlink(missing_ok=True)  # what was in its memory first
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_lost(machines: Machines, one: Leftover) -> None:
+    with machines.only(one.key):
+        domain = machines.hypervisor.find_domain(one.key)
+        if domain is not None and (domain.uuid != one.uuid or not _is_claimed(machines, domain)):
+            raise NotOursError(f"The domain {one.key} is another one than before; it is left alone.")
+        if domain is not None:
+            if not domain.power.is_off:
+                machines.hypervisor.destroy(domain.uuid)
+            machines.hypervisor.undefine(domain.uuid)
+        folder: Path = machines.home.machines / str(uuid.UUID(one.uuid))
+        shutil.rmtree(folder, ignore_errors=True)
