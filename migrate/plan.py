@@ -1,0 +1,281 @@
+"""What the user asked: the plan file, validated and frozen.
+
+The models below are the reference of the plan file: ``docs/reference/plan.md`` is generated from their field descriptions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from typing_extensions import TypeVar
+
+from migrate.plan_values import AdminAddress, Duration, HostName, IpAddress, Moment, Name, PageWord, Pin, Port, SecretRef, parse_number
+
+
+class Model(BaseModel):
+    """Frozen, and refuses what it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class AccountPlan(Model):
+    """One account on one console."""
+
+    user: Name = Field(default="admin", description="User name.")
+    password: SecretRef = Field(description="Reference to its password.")
+
+
+class ApiPlan(Model):
+    """An API account of the site."""
+
+    client_id: Name = Field(description="OAuth client id.")
+    secret: SecretRef = Field(description="Reference to its secret.")
+
+
+class Accounts(Model):
+    """What opens a box."""
+
+    site: AccountPlan = Field(description="Account for /login.")
+    appliance: AccountPlan = Field(description="Account for /appliance.")
+    api: ApiPlan | None = Field(default=None, description="API account; needed on the old box, restored with the backup on the new one.")
+
+
+class ServicePlan(Model):
+    """The address on which a box serves its visitors."""
+
+    address: IpAddress = Field(description="As the box's own page names it.")
+    prefix: int = Field(default=24, ge=1, le=128, description="Length of its network prefix.")
+    reached_at: IpAddress | None = Field(default=None, description="Where visitors reach it, if that differs (NAT, port forwards).")
+
+    @property
+    def visible(self) -> str:
+        """The address that visitors connect to."""
+        return str(self.reached_at or self.address)
+
+
+class ReadyPlan(Model):
+    """The page by which a provisioned machine is found ready."""
+
+    page: PageWord = Field(description="What answers, inside the machine: `tls`, `https:8443/login` or `http/status`.")
+    status: int | None = Field(default=None, ge=100, le=599, description="HTTP status that counts; default: any below 500.")
+    text: str = Field(default="", max_length=200, description="Text that must stand in the page.")
+
+    @model_validator(mode="after")
+    def _asks_a_page(self) -> ReadyPlan:
+        if self.page.startswith(("tls", "ssh")) and (self.status is not None or self.text):
+            raise ValueError("ssh and tls have no status and no text; name a page with https")
+        return self
+
+
+class MachinePlan(Model):
+    """A virtual machine under libvirt."""
+
+    hypervisor: str = Field(default="", description="libvirt URI; default: the daemon that this machine has, or one of our own.")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="Name of the machine on the hypervisor.")
+    image: str = Field(default="", description="Image to provision from; empty for a machine that exists.")
+    memory_mib: int = Field(default=0, ge=0, le=1_048_576, description="Memory in MiB; 0: what the image asks for.")
+    cpus: int = Field(default=0, ge=0, le=256, description="Virtual processors; 0: what the image asks for.")
+    ready: ReadyPlan | None = Field(default=None, description="How the provisioned machine shows that it is up; default: its health page.")
+
+
+class BoxPlan(Model):
+    """What old and new have in common."""
+
+    address: AdminAddress = Field(description="Administration address or name, reached from this machine.")
+    port: Port = Field(default=443, description="TLS port of the administration address.")
+    service: ServicePlan
+    accounts: Accounts
+    machine: MachinePlan | None = Field(default=None, description="Set when the box is a virtual machine.")
+
+
+class ExpectPlan(Model):
+    """Versions the plan was made for. A box that differs is refused (exit 5)."""
+
+    site: str | None = Field(default=None, description="Site software of the old box, such as 22.1.4.")
+    base: str | None = Field(default=None, description="Base software of the old box, such as 5.3.0.")
+
+
+class OldPlan(BoxPlan):
+    """The box to be replaced."""
+
+    pin: Pin = Field(description="SHA-256 of the SPKI that the administration address serves. `boxshift init` reads it.")
+    guid: str | None = Field(default=None, description="Appliance GUID; when given, another box at the address is refused.")
+    serial: str | None = Field(default=None, description="Serial number; likewise.")
+    factory_user: Name = Field(default="admin", description="User of the factory account that it has after its reset.")
+    factory_password: SecretRef | None = Field(
+        default=None, description="Reference to the password that it has after its reset; default: the vendor's."
+    )
+    expect: ExpectPlan = Field(default_factory=ExpectPlan)
+
+
+class NewPlan(BoxPlan):
+    """The box that replaces it: provisioned (`machine.image` given) or standing already (`pin` given)."""
+
+    pin: Pin | None = Field(default=None, description="As for the old box; needed when the new box stands already.")
+    factory_user: Name = Field(default="admin", description="User of the factory account on both consoles.")
+    factory_password: SecretRef | None = Field(default=None, description="Reference to the factory password; default: the vendor's.")
+
+    @property
+    def provisioned(self) -> bool:
+        """True when boxshift makes the machine."""
+        return self.machine is not None and bool(self.machine.image)
+
+    @model_validator(mode="after")
+    def _knows_the_new_box(self) -> NewPlan:
+        if not self.provisioned and self.pin is None:
+            raise ValueError("needs either machine.image (to be provisioned) or pin (stands already)")
+        return self
+
+
+class SitePlan(Model):
+    """The service that visitors use."""
+
+    name: HostName = Field(description="Fully qualified name of the site.")
+    port: Port = Field(default=443, description="TLS port under that name.")
+    family: Literal["bomgar"] = Field(default="bomgar", description="Family of the appliance.")
+    language: str | None = Field(default=None, pattern="^[a-z]{2}$", description="Language of the pages; default: recognised.")
+
+
+class CertificatePlan(Model):
+    """The site's certificate."""
+
+    roots: Path | None = Field(default=None, description="PEM file with the private roots that clients trust; default: the system's.")
+    safety_passphrase: SecretRef = Field(description="Encrypts the operator's copy of certificate and key.")
+
+
+class BackupPlan(Model):
+    """The site's backup."""
+
+    password: SecretRef = Field(description="Encrypts the backup file.")
+    history: bool = Field(default=True, description="Include logged history.")
+    archive_recordings: bool = Field(default=True, description="Download recordings, which no backup holds, into the run's folder.")
+
+
+class PackagesPlan(Model):
+    """How the new box gets the old box's exact version."""
+
+    source: Literal["box", "folder"] = Field(default="box", description="`box`: it downloads by itself. `folder`: uploaded from files.")
+    folder: Path | None = Field(default=None, description="Folder with package files, for `source: folder`.")
+    accept_eula: bool = Field(default=False, description="You accept the vendor's licence for every package on the path.")
+
+    @model_validator(mode="after")
+    def _folder_is_named(self) -> PackagesPlan:
+        if self.source == "folder" and self.folder is None:
+            raise ValueError("source: folder needs `folder`")
+        return self
+
+
+class DnsServer(Model):
+    """One authoritative server to look at."""
+
+    address: IpAddress = Field(description="Its address.")
+    port: Port = Field(default=53, description="Its port.")
+    name: str = Field(default="", description="Its name in the zone's NS records, if that cannot be looked up from here.")
+
+
+class DnsPlan(Model):
+    """How the record is changed (RFC 2136 with TSIG)."""
+
+    server: IpAddress = Field(description="Primary server that takes updates.")
+    port: Port = Field(default=53, description="Its port.")
+    zone: HostName | None = Field(default=None, description="Zone; default: found by its SOA record.")
+    key_name: Name = Field(description="Name of the TSIG key.")
+    algorithm: Literal["hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"] = Field(
+        default="hmac-sha256", description="Algorithm of the TSIG key."
+    )
+    key: SecretRef = Field(description="Reference to the TSIG secret (base64).")
+    ttl: int = Field(default=60, ge=1, le=3600, description="TTL in seconds while the move lasts.")
+    authoritative: tuple[DnsServer, ...] = Field(default=(), description="Servers to watch; default: the zone's NS records.")
+
+
+class ProbePlan(Model):
+    """How the new box is proved from outside."""
+
+    good_in_a_row: int = Field(default=5, ge=1, le=1000, description="Good answers in a row that count as proof.")
+    timeout: Duration = Field(default=300.0, description="How long to wait for them.")
+
+
+class CutoverPlan(Model):
+    """How traffic and the last data move."""
+
+    method: Literal["dns"] = Field(default="dns", description="How visitors are sent to the new box.")
+    data: Literal["resync", "none"] = Field(
+        default="resync",
+        description="`resync`: last backup in the window, nothing lost. `none`: what was written since the backup IS LOST.",
+    )
+    dns: DnsPlan
+    probes: ProbePlan = Field(default_factory=ProbePlan)
+    not_before: Moment | None = Field(default=None, description="Date and time with offset (ISO 8601) before which nothing switches.")
+
+
+class VerifyPlan(Model):
+    """What is looked at before the switch."""
+
+    clock_tolerance: Duration = Field(default=30.0, description="Most a box's clock may be off.")
+    commands: tuple[tuple[str, ...], ...] = Field(default=(), description="Your own checks: programs with arguments; exit 0 is good.")
+
+
+class WatchPlan(Model):
+    """What is looked at after the switch."""
+
+    soak: Duration = Field(default=3600.0, description="How long the new box serves before the old one may go.")
+    clients: float = Field(default=0.9, ge=0, le=1, description="Share of the Jump Clients connected before that must be back.")
+
+
+class RetirePlan(Model):
+    """The end of the old box."""
+
+    hold: Duration = Field(default=86400.0, description="How long after the watch phase the old box is kept untouched; never shortened.")
+    reset: bool = Field(default=True, description="Factory-reset the old box.")
+    shut_down: bool = Field(default=True, description="Shut it down.")
+    carrier: str = Field(default="", max_length=500, description="Carrier or asset note, printed on the return papers.")
+
+
+class NotifyPlan(Model):
+    """Who is told what happens, so that nobody has to sit and watch."""
+
+    to: tuple[SecretRef, ...] = Field(
+        min_length=1,
+        max_length=20,
+        description="References to addresses in Apprise's form, such as `mailto://…` or `json://…`.",
+    )
+    at: tuple[Literal["gates", "failures", "ends"], ...] = Field(
+        default=("gates", "failures", "ends"), min_length=1, description="What is told: a gate that waits, a failure, the end of a run."
+    )
+
+
+class CommonPlan(Model):
+    """What every procedure's plan has."""
+
+    boxshift: Annotated[Literal[1], BeforeValidator(parse_number)] = Field(description="Version of the plan format.")
+    site: SitePlan
+    certificate: CertificatePlan
+    backup: BackupPlan
+    notify: NotifyPlan | None = Field(default=None, description="Who is told what happens; default: nobody.")
+
+
+class Plan(CommonPlan):
+    """One migration of one site."""
+
+    procedure: Literal["migration"] = Field(default="migration", description="What this plan is for.")
+    old: OldPlan
+    new: NewPlan
+    packages: PackagesPlan = Field(default_factory=PackagesPlan)
+    cutover: CutoverPlan
+    verify: VerifyPlan = Field(default_factory=VerifyPlan)
+    watch: WatchPlan = Field(default_factory=WatchPlan)
+    retire: RetirePlan = Field(default_factory=RetirePlan)
+
+    @model_validator(mode="after")
+    def _two_boxes(self) -> Plan:
+        if (self.old.address, self.old.port) == (self.new.address, self.new.port):
+            raise ValueError("old and new have the same administration address")
+        if self.old.service.visible == self.new.service.visible:
+            raise ValueError("old and new have the same service address; a switch by DNS needs two")
+        return self
+
+
+# A plan of whatever procedure; a migration's where nothing is said.
+P_co = TypeVar("P_co", bound=CommonPlan, default=Plan, covariant=True)

@@ -1,0 +1,202 @@
+"""The order of a migration, and nothing else: which node comes after which, what can be undone, where a person decides."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from migrate.facts import ApplianceFacts
+from migrate.plan import Plan
+from migrate.plan_file import LoadedPlan
+from migrate.runbook import Node, NodeKind, Phase, Runbook, Undo
+
+VERSION = 1
+# Seconds on a slow (emulated) box; they scale with what the facts say, and the report compares them with what was measured.
+BOOT, LOGIN, PACKAGE, READ, BACKUP = 60.0, 3.0, 15.0, 10.0, 5.0
+
+
+def plan_migration(loaded: LoadedPlan, old: ApplianceFacts | None = None) -> Runbook:
+    """The runbook of a plan. With facts of the old box the estimates fit it; the order is the same."""
+    plan = loaded.plan
+    backup = _backup_seconds(old)
+    phases = (
+        _inspect(plan),
+        _prepare(plan, backup, old),
+        _build(backup),
+        _verify(),
+        _cutover(plan, backup),
+        _watch(plan),
+        _retire(plan),
+    )
+    return Runbook("migration", VERSION, plan.site.name, str(loaded.path), loaded.digest, phases)
+
+
+def _step(
+    name: str,
+    title: str,
+    *after: str,
+    undo: Undo = Undo.NONE,
+    estimate: float = LOGIN,
+    outage: float = 0.0,
+    may_skip: bool = False,
+    undo_estimate: float = 0.0,
+) -> Node:
+    return Node(
+        name, title, step=name, after=after, undo=undo, estimate=estimate, outage=outage, may_skip=may_skip, undo_estimate=undo_estimate
+    )
+
+
+def _inspect(plan: Plan) -> Phase:
+    return Phase(
+        "inspect",
+        "Look at both boxes; nothing is changed",
+        (
+            _step("read-old", "Read the old box", estimate=READ),
+            _step("read-new", "Reach the new box", estimate=1.0 if plan.new.provisioned else LOGIN),
+            _step("read-hypervisor", "Reach the hypervisors", estimate=1.0),
+            _step("read-cutover", "Ask the name servers where visitors go, and whether we may change it"),
+            _step("diagnose-certificate", "Judge the certificate and its key", "read-old"),
+            _step("judge", "Judge everything found", "read-new", "read-hypervisor", "read-cutover", "diagnose-certificate", estimate=0.5),
+            _step("preflight", "Stop here if anything blocks", "judge", estimate=0.1),
+        ),
+    )
+
+
+def _prepare(plan: Plan, backup: float, old: ApplianceFacts | None) -> Phase:
+    extras = len(old.content.recordings or ()) * 0.1 if old is not None else 5.0
+    return Phase(
+        "prepare",
+        "Provision, back up, and lower the TTL; the service goes on",
+        (
+            _step(
+                "provision",
+                "Make and boot the new box",
+                undo=Undo.STEP,
+                estimate=BOOT if plan.new.provisioned else 1.0,
+                undo_estimate=LOGIN,
+            ),
+            _step("backup-old", "Back up the old site", estimate=backup),
+            _step("safety-copy", "Keep an encrypted copy of certificate and key"),
+            _step("archive-extras", "Fetch what backups do not hold", "backup-old", estimate=extras),
+            _step("lower-ttl", "Lower the record's TTL", undo=Undo.STEP),
+        ),
+    )
+
+
+def _build(backup: float) -> Phase:
+    return Phase(
+        "build",
+        "Make the new box what the old one is",
+        (
+            _step("first-login", "Change the factory passwords", estimate=2 * LOGIN),
+            _step("read-new-facts", "Read the new box", "first-login", estimate=READ),
+            _step("service-address", "Give it its service address", "read-new-facts"),
+            _step("transfer-certificate", "Move the certificate chain with its key", "read-new-facts", estimate=2 * LOGIN),
+            _step("assign-certificate", "Serve it on the service address", "service-address", "transfer-certificate", estimate=2 * LOGIN),
+            _step("install-packages", "Install the same software", "assign-certificate", estimate=5 * PACKAGE),
+            _step("restore", "Restore the backup", "install-packages", estimate=2 * backup),
+            _step("restore-vault-key", "Restore the vault key", "restore"),
+            _step("carry-files", "Carry the files that backups leave out", "restore-vault-key"),
+        ),
+    )
+
+
+def _verify() -> Phase:
+    return Phase(
+        "verify",
+        "Prove the new box before anybody is sent there",
+        (
+            _step("compare", "Compare what both boxes hold", estimate=READ),
+            _step("served-chain", "Compare what both boxes serve", estimate=1.0),
+            _step("health", "Ask the new box how it is", "compare"),
+            _step("clients-can-connect", "Connect as a client would", estimate=1.0),
+            _step("own-checks", "Your own checks", "compare", estimate=1.0, may_skip=True),
+        ),
+    )
+
+
+def _cutover(plan: Plan, backup: float) -> Phase:
+    resync = plan.cutover.data == "resync"
+    last = ["quiesce-old"]
+    data: list[Node] = []
+    if resync:
+        data = [
+            _step("final-backup", "Take the last backup", "quiesce-old", estimate=backup, outage=backup),
+            _step("final-restore", "Restore it", "final-backup", estimate=2 * backup, outage=2 * backup),
+            _step("compare-last", "Compare to the last record", "final-restore", estimate=READ, outage=READ / 2),
+        ]
+        last = ["compare-last"]
+    ttl = float(plan.cutover.dns.ttl)
+    return Phase(
+        "cutover",
+        "Switch the traffic" + ("" if resync else " (WHAT WAS WRITTEN SINCE THE BACKUP IS LOST)"),
+        (
+            Node("approve-cutover", "Approve the switch", kind=NodeKind.GATE, estimate=0.0),
+            *_window(plan),
+            _step("wait-for-old-ttl", "Let the old TTL run out", _before_ttl(plan), estimate=ttl),
+            _step("blockers-live", "Look at every blocker again", "wait-for-old-ttl", estimate=READ),
+            _step("quiesce-old", "Stop the service address of the old box", "blockers-live", undo=Undo.STEP, outage=LOGIN),
+            *data,
+            _step("switch", "Send visitors to the new box", *last, undo=Undo.STEP, outage=1.0, undo_estimate=_back_seconds(backup, ttl)),
+            _step("prove", "Prove it from outside", "switch", estimate=5.0),
+            _step("wait-for-swing", "Let the last visitor's answer run out", "prove", estimate=ttl, outage=ttl),
+        ),
+    )
+
+
+def _back_seconds(backup: float, ttl: float) -> float:
+    """The new box stops serving, the record goes back, what is only on the new box is kept; then the last visitor's answer runs out."""
+    return 2 * LOGIN + READ + backup + ttl
+
+
+def _before_ttl(plan: Plan) -> str:
+    return "cutover-window" if plan.cutover.not_before else "approve-cutover"
+
+
+def _window(plan: Plan) -> tuple[Node, ...]:
+    if plan.cutover.not_before is None:
+        return ()
+    opens = datetime.fromisoformat(plan.cutover.not_before)
+    title = f"Wait until {opens:%Y-%m-%d %H:%M %Z}"
+    return (Node("cutover-window", title, kind=NodeKind.WINDOW, until=opens.timestamp(), after=("approve-cutover",), estimate=0.0),)
+
+
+def _watch(plan: Plan) -> Phase:
+    return Phase(
+        "watch",
+        "See that everybody comes back",
+        (
+            _step("clients-back", "Wait for the Jump Clients", estimate=30.0, may_skip=True),
+            _step("inventory", "Write the inventory record", estimate=READ),
+            Node(
+                "soak",
+                "Let the new box serve for a while",
+                kind=NodeKind.SOAK,
+                seconds=plan.watch.soak,
+                after=("clients-back",),
+                estimate=0.0,
+            ),
+            # Until then a way back is short: visitors ask again within the low TTL.
+            _step("restore-ttl", "Give the record its TTL back", "soak"),
+        ),
+    )
+
+
+def _retire(plan: Plan) -> Phase:
+    return Phase(
+        "retire",
+        "Wipe the old box and switch it off",
+        (
+            Node("hold", "Keep the old box untouched", kind=NodeKind.SOAK, seconds=plan.retire.hold, estimate=0.0),
+            Node("approve-retire", "Approve the end of the old box", kind=NodeKind.GATE, after=("hold",), estimate=0.0),
+            _step("retire-gate", "Look at every condition of the gate", "approve-retire", estimate=2 * READ),
+            _step("factory-reset", "Reset the old box, and prove it", "retire-gate", undo=Undo.IMPOSSIBLE, estimate=30.0),
+            _step("shut-down", "Shut it down", "factory-reset", undo=Undo.IMPOSSIBLE, estimate=10.0),
+            _step("power-off", "Prove that it is off", "shut-down", estimate=10.0),
+            _step("undefine", "Take it out of the hypervisor's list, keep its disk", "power-off", estimate=1.0),
+            _step("return-papers", "Write the return papers", "power-off", estimate=0.5),
+        ),
+    )
+
+
+def _backup_seconds(old: ApplianceFacts | None) -> float:
+    return BACKUP if old is None else BACKUP + len(old.content.sessions or ()) / 2000.0

@@ -1,0 +1,1 @@
+"""Settings and a plan become adapters: the one place that chooses implementations."""
