@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from conftest_cutover import serve
+
+__all__ = ["serve"]

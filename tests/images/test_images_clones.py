@@ -1,0 +1,158 @@
+"""Real clones of the reference appliance: each is another machine, told right after it was called ready. Two of them are a pair.
+
+The template is kept in the user's home like the image: only the first run on a computer boots it. BOXSHIFT_TEST_CLONES=10 makes ten.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from images import reap
+from images.errors import SegmentError
+from images.home import find_home
+from images.lab import LabBox, ensure_lab, list_lab, reserve_lab
+from images.lab_group import ensure_pair, verify_reach
+from images.ledger import LabEntry
+from images.locking import read_self
+from images.machine import Machines, open_machines
+from images.readiness import read_leaf
+from images.reference_image import ensure_reference_image
+
+pytestmark = [pytest.mark.machine, pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
+CLONES = int(os.environ.get("BOXSHIFT_TEST_CLONES", "4"))
+SECRETS = "select value from setting where name in ('guid', 'page_secret')"
+TELL = f"""
+for number in 1 2 3; do cat /proc/sys/kernel/random/uuid; done
+cat /etc/machine-id; hostname; cat /sys/class/net/eth0/address; cat /etc/ssh/ssh_host_ed25519_key.pub; cat /var/lib/appliance/hardware.json
+echo; cat /proc/sys/kernel/random/boot_id /sys/class/net/eth1/address; cat /etc/ssh/ssh_host_*_key.pub | sha256sum
+python3 -c "import sqlite3; print(*sqlite3.connect('/var/lib/appliance/data/box.db').execute(\\"{SECRETS}\\"))"
+systemctl --failed --plain --no-legend | wc -l
+"""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a clone says of itself; ``lines`` are of :data:`TELL`."""
+
+    box: LabBox
+    leaf: str
+    cookies: frozenset[str]
+    fields: frozenset[str]
+    clock_off: float
+    lines: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    home = find_home()
+    ensure_reference_image(home)
+    with open_machines(home) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def told(machines: Machines) -> Iterator[tuple[Told, ...]]:
+    image = ensure_reference_image(machines.home)
+    pair = ensure_pair(machines, image, ttl=3600)
+    boxes = (*pair, *ensure_lab(machines, reserve_lab(machines, image, CLONES - len(pair), ttl=3600)))
+    try:
+        yield tuple(_ask(machines, box) for box in boxes)
+    finally:
+        for box in boxes:
+            machines.ensure_removed(box.name)
+
+
+def test_they_came_up_warm(told: tuple[Told, ...]) -> None:
+    assert [one.box.path for one in told] == ["warm"] * CLONES, [one.box.reason for one in told]
+
+
+def test_nothing_that_makes_a_machine_itself_is_the_same_twice(told: tuple[Told, ...]) -> None:
+    random = [line for one in told for line in one.lines[:3]]
+    assert len(set(random)) == 3 * CLONES
+    kinds = (
+        "machine id",
+        "host name",
+        "card",
+        "host key",
+        "serial",
+        "boot id",
+        "card on a segment",
+        "all host keys",
+        "guid and page secret",
+    )
+    for number, what in enumerate(kinds, 3):
+        assert len({one.lines[number] for one in told}) == CLONES, what
+    assert len({one.leaf for one in told}) == CLONES
+    cookies = [cookie for one in told for cookie in one.cookies]
+    assert cookies
+    assert len(set(cookies)) == len(cookies)
+    fields = [field for one in told for field in one.fields]
+    assert len(fields) >= CLONES
+    assert len(set(fields)) == len(fields), "the application goes on with the names of the template"
+
+
+def test_each_is_what_its_domain_says(machines: Machines, told: tuple[Told, ...]) -> None:
+    for one in told:
+        facts = machines.read_machine(one.box.name)
+        assert one.lines[3] == facts.uuid.replace("-", "")
+        assert one.lines[4] == one.box.name
+        assert one.lines[5] == facts.mac
+        assert facts.uuid.upper() in one.lines[7]
+        assert one.lines[-1] == "0", "a unit failed"
+        segments = tuple(card.address.partition("/")[0] for card in one.box.segments)
+        assert machines.hypervisor.read_addresses(facts.uuid) == ("10.0.2.15", *segments)
+
+
+def test_a_pair_has_addresses_on_a_segment_of_its_own_and_speaks_tcp_there(machines: Machines, told: tuple[Told, ...]) -> None:
+    first, second = (one.box for one in told[:2])
+    assert first.segments[0].name == second.segments[0].name == first.group == second.group
+    there = second.segments[0].address.partition("/")[0]
+    script = f"import socket; print(socket.create_connection(('{there}', 22), 20).recv(7))"
+    assert "SSH-2.0" in machines.run_in_guest(first.name, ["/usr/bin/python3", "-c", script]).text
+    assert all(one.box.segments == () for one in told[2:])
+
+
+def test_what_is_not_reached_on_a_segment_is_told_and_not_taken_for_well(machines: Machines, told: tuple[Told, ...]) -> None:
+    first, second = (one.box for one in told[:2])
+    down = ["/usr/sbin/ip", "link", "set", "eth1", "down"]
+    machines.run_in_guest(second.name, down)
+    machines.run_in_guest(first.name, ["/usr/sbin/ip", "neigh", "flush", "all"])
+    with pytest.raises(SegmentError, match=f"{first.name} does not reach {second.name}.*nothing answers"):
+        verify_reach(machines, (first.name, second.name))
+
+
+def test_their_clocks_are_right(told: tuple[Told, ...]) -> None:
+    assert all(abs(one.clock_off) < 1.0 for one in told), [one.clock_off for one in told]
+
+
+def test_one_that_its_maker_left_half_made_is_reaped_and_the_others_stay(machines: Machines, told: tuple[Told, ...]) -> None:
+    lost = told[2].box
+    request = machines.read_machine(lost.name).request_id
+    *who, started = read_self().split()
+    machines.ledger.note_lab(LabEntry(request, " ".join([*who, str(int(started) + 1)])))
+    mine = [one for one in reap.plan_reap(machines) if one.key == lost.name]
+    assert [one.kind for one in mine] == [reap.Kind.MACHINE]
+    reap.apply_reap(machines, mine[0])
+    assert machines.hypervisor.find_domain(lost.name) is None
+    assert {one.box.name for one in told} - {lost.name} <= {box.name for box in list_lab(machines)}
+
+
+def _ask(machines: Machines, box: LabBox) -> Told:
+    before = time.time()
+    clock = float(machines.run_in_guest(box.name, ["/usr/bin/date", "+%s.%N"]).text)
+    after = time.time()
+    off = max(0.0, before - clock, clock - after)
+    host, port = box.address.split(":")
+    with httpx.Client(verify=False, timeout=60) as client:
+        answers = [client.get(f"https://{box.address}/{console}") for console in ("appliance", "login")]
+    cookies = frozenset(value for one in answers for value in one.cookies.values())
+    fields = frozenset(name for one in answers for name in re.findall(r'<input[^>]* name="([^"]+)"', one.text))
+    lines = machines.run_in_guest(box.name, ["/bin/sh", "-c", TELL], timeout=60).text.splitlines()
+    return Told(box, read_leaf(host, int(port)), cookies, fields, off, tuple(lines))

@@ -1,0 +1,150 @@
+"""A whole migration as a test sees it: a raised scene on local processes, and `boxshift` run as a program that can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.process import Child
+from kit.progress import Silent
+from migrate.demo.local_stage import LocalStage
+from migrate.demo.machine_stage import MachineStage
+from migrate.demo.play import Play, Scenario, Scene, open_scene
+from migrate.demo.stage import SiteSize
+from migrate.engine.model import NodeState, RunStatus
+from migrate.wiring.desk import Desk, open_desk
+
+SMALL = SiteSize(users=6, sessions=60, recordings=3, file_items=12, jump_clients=3)
+BOXSHIFT = Path(sys.executable).with_name("boxshift")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A node that the database calls finished; running it again would change the record."""
+
+    attempt: int
+    started: float | None
+    ended: float | None
+
+
+@dataclass
+class Rig:
+    """One scene and the runs on it. ``stage`` gives access to the two boxes."""
+
+    scene: Scene
+    stage: Any
+    log: Path
+
+    @property
+    def plan(self) -> Path:
+        return self.scene.plan
+
+    def start(self, *words: str) -> Child:
+        """`boxshift run PLAN --yes`, or another command line, as a process of its own."""
+        return Child([BOXSHIFT, *(words or ("run", str(self.plan), "--yes"))], log=self.log, env={"NO_COLOR": "1"})
+
+    def run(self, *words: str, timeout: float = 240.0) -> int:
+        """The same to its end; answers the exit status."""
+        with self.start(*words) as child:
+            return wait_end(child, timeout)
+
+    def desk(self) -> Desk:
+        return open_desk(self.plan, "", "")
+
+    def status(self) -> RunStatus:
+        desk = self.desk()
+        try:
+            return desk.status()
+        finally:
+            desk.control.close()
+
+    def finished(self) -> dict[str, Finished]:
+        """What has finished so far. A gate's record is its approval, which is no execution."""
+        return {node.name: Finished(node.attempt, node.started, node.ended) for node in self.status().nodes if node.state is NodeState.DONE}
+
+    def finished_so_far(self) -> dict[str, Finished]:
+        """The same while the run may just be beginning: nothing where there is no run yet."""
+        try:
+            return self.finished()
+        except Exception:  # noqa: BLE001 - the database is being made right now
+            return {}
+
+    def kill_at_every_boundary(self, between: Callable[[], None] = lambda: None) -> tuple[int, dict[str, Finished]]:
+        """Run to the end, killed whenever a node has finished. Answers how often, and each record as it was right after a kill.
+
+        ``between`` is called after each kill. That nothing which had finished ran again is for the caller to look at.
+        """
+        seen: dict[str, Finished] = {}
+        kills = 0
+        while True:
+            with self.start() as child:
+                known = len(seen)
+                if not wait_until(lambda: len(self.finished_so_far()) > known, child):  # noqa: B023 - called at once
+                    assert wait_end(child, 5.0) == 0, self.said()[-4000:]
+                    return kills, seen
+                kill(child)
+                kills += 1
+            between()
+            seen |= {name: record for name, record in self.finished().items() if name not in seen}
+
+    def said(self) -> str:
+        """Everything the command said, plus the logs of the run."""
+        logs = sorted((self.plan.parent / ".boxshift").rglob("*.log"))
+        return "\n".join(path.read_text(errors="replace") for path in (self.log, *logs) if path.exists())
+
+
+def wait_end(child: Child, timeout: float) -> int:
+    end = time.monotonic() + timeout
+    while child.status is None:
+        assert time.monotonic() < end, f"did not end within {timeout:g} s: {child.said()}"
+        time.sleep(0.05)
+    return child.status
+
+
+def kill(child: Child) -> None:
+    """As a power cut ends it: no handler, no clean-up. Only the process itself; it is its own group's leader."""
+    os.kill(child.pid, signal.SIGKILL)
+    while child.status is None:
+        time.sleep(0.01)
+
+
+def wait_until(look: Callable[[], bool], child: Child, timeout: float = 120.0) -> bool:
+    """True once ``look`` is; False when the program ended first."""
+    end = time.monotonic() + timeout
+    while not look():
+        if child.status is not None:
+            return False
+        assert time.monotonic() < end, child.said()
+        time.sleep(0.03)
+    return True
+
+
+@contextmanager
+def open_rig(
+    folder: Path,
+    net: int,
+    *,
+    size: SiteSize = SMALL,
+    profile: str = "current",
+    vendor: Path | None = None,
+    scenario: Scenario = Scenario.MIGRATION,
+) -> Iterator[Rig]:
+    """Raise a scene on the loopback network 127.``net``. Everything is taken away afterwards."""
+    stage = LocalStage(folder / "stage", net=net, profile=profile, vendor=vendor, pair=scenario.is_pair)
+    with open_scene(Play(folder, size, soak=2.0, scenario=scenario), stage, Silent()) as scene:
+        yield Rig(scene, stage, folder / "boxshift.log")
+
+
+@contextmanager
+def open_machine_rig(folder: Path, net: int, *, size: SiteSize = SMALL) -> Iterator[Rig]:
+    """The same on virtual machines; the run makes the new one."""
+    stage = MachineStage(folder / "stage", net=net)
+    with open_scene(Play(folder, size, soak=5.0), stage, Silent()) as scene:
+        yield Rig(scene, stage, folder / "boxshift.log")
