@@ -237,13 +237,10 @@ def lab_restore(name: str, label: str, *, yes: Yes = False, dry_run: DryRun = Fa
 def lab_reap(*, as_json: Json = False, dry_run: DryRun = False) -> None:
     """Remove what of ours is over its time, or was left by a process that died. Nothing that boxshift did not make is touched."""
     from images.machine import open_machines
-    from images.reap import apply_reap, plan_reap
+    from images.reap import plan_reap, reap
 
     with open_machines(progress=Lines()) as machines:
-        found = plan_reap(machines)
-        for one in found:
-            if not dry_run:
-                apply_reap(machines, one)
+        found = plan_reap(machines) if dry_run else reap(machines)
         if as_json:
             _print_rows([{"kind": one.kind.value, "key": one.key, "reason": one.reason} for one in found], as_json=True)
             return

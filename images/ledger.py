@@ -6,6 +6,7 @@ import enum
 import json
 import os
 import sqlite3
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
@@ -20,6 +21,7 @@ from images.segment import SegmentCard
 from kit.errors import FailedError
 
 BUSY_SECONDS = 30.0
+REMEMBERED_SECONDS = 86400.0
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -31,6 +33,7 @@ CREATE TABLE IF NOT EXISTS machine (
 CREATE TABLE IF NOT EXISTS lab (
   request TEXT PRIMARY KEY, maker TEXT NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL, expires REAL, ready_seconds REAL
 );
+CREATE TABLE IF NOT EXISTS removed (uuid TEXT PRIMARY KEY, mark TEXT NOT NULL, request TEXT NOT NULL, at REAL NOT NULL);
 """
 
 
@@ -121,10 +124,22 @@ class Ledger:
         return replace(entry, state=state)
 
     def delete(self, entry: Entry) -> None:
-        """Forget it: the last thing that is done when a machine is removed."""
+        """Forget it: the last thing that is done when a machine is removed. Its mark is remembered for a day (:meth:`list_removed`)."""
+        now = time.time()
         with self._open() as base:
+            base.execute("DELETE FROM removed WHERE at < ?", (now - REMEMBERED_SECONDS,))
+            base.execute("INSERT OR REPLACE INTO removed VALUES (?, ?, ?, ?)", (entry.uuid, entry.mark, entry.request, now))
             base.execute("DELETE FROM machine WHERE request = ? AND uuid = ?", (entry.request, entry.uuid))
             base.execute("DELETE FROM lab WHERE request = ?", (entry.request,))
+
+    def list_removed(self) -> dict[str, Mark]:
+        """The marks of machines that were removed, by UUID.
+
+        A process that is killed may have asked the daemon for a domain that the daemon makes only after the machine was removed.
+        """
+        with self._open() as base:
+            rows = base.execute("SELECT uuid, mark, request FROM removed").fetchall()
+        return {machine: Mark(self.read_owner(), mark, request) for machine, mark, request in rows}
 
     def note_lab(self, entry: LabEntry) -> LabEntry:
         """Write what is known of a disposable appliance, in place of what was."""

@@ -1,6 +1,7 @@
 """What of ours is over, or was left by a process that died: found, told, removed. Nothing of anybody else is touched.
 
-A domain is ours only where two records agree: the mark in its metadata, and the ledger or the claim in a machine's folder of this home.
+A domain is ours only where two records agree: the mark in its metadata, and the ledger (what it has, or what was removed from it) or the
+claim in a machine's folder of this home.
 Machines of migrations are never reaped: only what a lab or a template asked for.
 """
 
@@ -23,12 +24,15 @@ from images.ledger import Entry, LabEntry
 from images.locking import is_alive
 from images.machine import Machines
 
+LOOKS = 5
+SETTLE_SECONDS = 0.5
+
 
 class Kind(enum.Enum):
     """What is to be removed."""
 
     MACHINE = "machine"  # in the ledger
-    LOST = "lost machine"  # a domain with our mark, whose folder claims it; the ledger does not know it
+    LOST = "lost machine"  # a domain with our mark, which its folder claims or which was removed; the ledger does not have it
     FOLDER = "folder"  # of a machine that neither ledger nor hypervisor knows
     RECORD = "record"  # in the ledger, of an appliance that was never made
     TEMPLATE = "template"  # half made, damaged, or of an image that is gone
@@ -57,6 +61,27 @@ def plan_reap(machines: Machines, *, now: float | None = None) -> tuple[Leftover
         *_find_records(entries, known),
         *(Leftover(Kind.TEMPLATE, name, reason) for name, reason in template.find_over(machines)),
     )
+
+
+def reap(machines: Machines) -> tuple[Leftover, ...]:
+    """Remove all that may be removed now, and say what that was.
+
+    Looks again after removing something: what a killed process had asked the daemon for may come to be only then.
+
+    Raises:
+        As :func:`apply_reap`.
+
+    """
+    removed: list[Leftover] = []
+    for _ in range(LOOKS):
+        found = plan_reap(machines)
+        if not found:
+            break
+        for one in found:
+            apply_reap(machines, one)
+        removed += found
+        time.sleep(SETTLE_SECONDS)
+    return tuple(removed)
 
 
 def apply_reap(machines: Machines, one: Leftover) -> None:
@@ -93,10 +118,18 @@ def _find_machines(entries: dict[str, Entry], known: dict[str, LabEntry], now: f
 
 def _find_lost(machines: Machines, entries: dict[str, Entry], domains: dict[str, DomainFacts]) -> Iterator[Leftover]:
     for domain in domains.values():
-        if domain.uuid not in entries and _is_claimed(machines, domain):
+        if domain.uuid in entries:
+            continue
+        if _was_removed(machines, domain):
+            yield Leftover(Kind.LOST, domain.name, "it was removed, and came to be after that: its maker was killed", domain.uuid)
+        elif _is_claimed(machines, domain):
             yield Leftover(
                 Kind.LOST, domain.name, "its folder and its mark say that it is ours, and the ledger does not know it", domain.uuid
             )
+
+
+def _was_removed(machines: Machines, domain: DomainFacts) -> bool:
+    return domain.mark is not None and machines.ledger.list_removed().get(domain.uuid) == domain.mark
 
 
 def _is_claimed(machines: Machines, domain: DomainFacts) -> bool:
@@ -134,7 +167,7 @@ def _remove_template(path: Path) -> None:
 def _remove_lost(machines: Machines, one: Leftover) -> None:
     with machines.only(one.key):
         domain = machines.hypervisor.find_domain(one.key)
-        if domain is not None and (domain.uuid != one.uuid or not _is_claimed(machines, domain)):
+        if domain is not None and (domain.uuid != one.uuid or not (_was_removed(machines, domain) or _is_claimed(machines, domain))):
             raise NotOursError(f"The domain {one.key} is another one than before; it is left alone.")
         if domain is not None:
             if not domain.power.is_off:

@@ -26,7 +26,7 @@ from images.hypervisor import Hypervisor, Power
 from images.lab import reserve_lab
 from images.lab_cli import lab_app
 from images.machine import Machines, open_machines
-from images.reap import apply_reap, plan_reap
+from images.reap import reap
 from images.store import Store
 from kit.errors import UsageError
 from kit.process import find_program, need_program, run
@@ -222,8 +222,7 @@ def test_what_a_killed_lab_up_leaves_is_reaped_and_a_foreign_domain_of_such_a_na
             time.sleep(after)
             assert child.poll() is None, "it never becomes ready"
             child.send_signal(signal.SIGKILL)
-        for one in plan_reap(real):
-            apply_reap(real, one)
+        reap(real)
         assert [one.name for one in real.hypervisor.list_domains()] == ["lab-31"]
         assert list(real.home.machines.iterdir()) == []
         assert real.ledger.list_entries() == ()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from fake_hypervisor import FakeHypervisor, FakeMachines, foreign_xml
@@ -25,17 +26,15 @@ GONE = "00000000-0000-4000-8000-000000000000 pid:[1] 1 1"
 
 
 def make_lost(machines: FakeMachines, name: str = "lab-31", request: str = "lab:1") -> str:
-    """A machine that the ledger forgot; answers its UUID."""
+    """A machine whose ledger was lost; answers its UUID."""
     facts = machines.ensure_machine(MachineSpec(name, "tiny", request))
-    machines.ledger.delete(machines.ledger.find_name(name))
+    with closing(sqlite3.connect(machines.home.ledger)) as base, base:
+        base.execute("DELETE FROM machine WHERE uuid = ?", (facts.uuid,))
     return facts.uuid
 
 
 def sweep(machines: FakeMachines) -> list[reap.Kind]:
-    found = reap.plan_reap(machines)
-    for one in found:
-        reap.apply_reap(machines, one)
-    return [one.kind for one in found]
+    return [one.kind for one in reap.reap(machines)]
 
 
 def test_a_machine_that_the_ledger_forgot_is_ours_by_its_mark_and_its_folders_claim(
@@ -84,6 +83,28 @@ def test_foreign_domains_are_never_taken_whatever_they_are_called(machines: Fake
     before = dict(hypervisor.domains)
     assert sweep(machines) == []
     assert hypervisor.domains == before
+
+
+@pytest.mark.parametrize("request_id", ["lab:1", "run 7"])
+def test_a_domain_that_comes_to_be_after_its_machine_was_removed_is_taken(
+    machines: FakeMachines, hypervisor: FakeHypervisor, request_id: str
+) -> None:
+    """Its maker was killed while the daemon was still reading what it asked for."""
+    machines.ensure_machine(MachineSpec("lab-31", "tiny", request_id))
+    late = hypervisor.domains["lab-31"]
+    assert machines.ensure_removed("lab-31")
+    assert sweep(machines) == []
+    hypervisor.domains["lab-31"] = [*late]
+    assert sweep(machines) == [reap.Kind.LOST]
+    assert hypervisor.domains == {}
+
+
+def test_a_domain_with_the_uuid_of_a_removed_one_and_another_mark_is_left_alone(machines: FakeMachines, hypervisor: FakeHypervisor) -> None:
+    facts = machines.ensure_machine(MachineSpec("lab-31", "tiny", "lab:1"))
+    machines.ensure_removed("lab-31")
+    hypervisor.domains["lab-31"] = [facts.uuid, Power.RUNNING, foreign_xml("lab-31", facts.uuid)]
+    assert sweep(machines) == []
+    assert sorted(hypervisor.domains) == ["lab-31"]
 
 
 def test_one_that_changed_between_the_look_and_the_act_is_left_alone(machines: FakeMachines, hypervisor: FakeHypervisor) -> None:
