@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import certs_fuzzing as fuzzing
 import pytest
 from certs_making import HOST, new_world
@@ -58,6 +60,13 @@ def test_the_harness_sees_a_hang(monkeypatch):
     monkeypatch.setitem(fuzzing.READERS, "pem", endless)
     (bad,) = fuzzing.run_reader("pem", 60, limit=1).bad
     assert "HangError" in bad[1]
+
+
+def test_the_harness_sees_one_that_waits_for_ever(monkeypatch):
+    monkeypatch.setattr(fuzzing, "WAITS", 0.2)
+    monkeypatch.setitem(fuzzing.READERS, "pem", lambda _data: threading.Event().wait(30))
+    (bad,) = fuzzing.run_reader("pem", 60, limit=1).bad
+    assert "HangError: waits" in bad[1]
 
 
 @QUICK
