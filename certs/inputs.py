@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import select
-import stat
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from certs.errors import CertsError, TooCostlyError
+from certs.files import read_file, unreadable
 from certs.limits import MAX_BYTES, MAX_BYTES_IN_ALL, MAX_FILES
 from kit.errors import UsageError
 from kit.plain import spell_out
@@ -22,8 +20,6 @@ from kit.secret import Secret
 
 if TYPE_CHECKING:
     from certs.read import Source
-
-PIPE_WAIT = 5.0  # seconds for a pipe's other end to begin
 
 
 def read_sources(paths: Sequence[Path]) -> tuple[list[Source], list[CertsError]]:
@@ -69,63 +65,10 @@ def _files_in(folder: Path) -> Iterator[Path]:
     try:
         files = sorted(each for each in folder.iterdir() if each.is_file())
     except OSError as error:
-        raise _unreadable(folder, error) from error
+        raise unreadable(folder, error) from error
     if len(files) > MAX_FILES:
         raise TooCostlyError(f"The folder {folder} has {len(files):,} files; more than {MAX_FILES:,} are not read.", hint="Name the files.")
     yield from files
-
-
-def read_file(path: Path) -> bytes:
-    """At most one byte more than is ever looked at. A pipe that nobody writes to does not hang.
-
-    Raises:
-        CertsError: it cannot be read.
-
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            return _read_pipe(handle) if stat.S_ISFIFO(os.fstat(handle).st_mode) else _read_all(handle)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _read_all(handle: int) -> bytes:
-    pieces: list[bytes] = []
-    left = MAX_BYTES + 1
-    while left > 0 and (piece := os.read(handle, min(left, 1 << 20))):
-        pieces.append(piece)
-        left -= len(piece)
-    return b"".join(pieces)
-
-
-def _read_pipe(handle: int) -> bytes:
-    """All that comes out of it; without a writer it gives nothing at once, so that is not believed for some seconds."""
-    end, found = time.monotonic() + PIPE_WAIT, b""
-    os.set_blocking(handle, False)
-    while len(found) <= MAX_BYTES:
-        try:
-            piece = os.read(handle, 1 << 16)
-        except BlockingIOError:  # somebody has it open, and has not written yet
-            select.select([handle], [], [])
-            continue
-        if not piece and (found or time.monotonic() > end):
-            break
-        if not piece:
-            time.sleep(0.05)
-        found += piece
-    return found
-
-
-def _unreadable(path: Path, error: OSError) -> CertsError:
-    hint = {
-        FileNotFoundError: "Look at its name.",
-        PermissionError: "Look at its permissions.",
-        IsADirectoryError: "Name a file.",
-    }.get(type(error), "Look at it with ls -l.")
-    return CertsError(f"{path} cannot be read: {error.strerror}.", hint=hint)
 
 
 def read_passphrases(references: Sequence[str], *, what: str = "the passphrase") -> tuple[Secret, ...]:
@@ -184,4 +127,4 @@ def parse_place(text: str, *, port: int = 443) -> tuple[str, int]:
     return host, int(number) if number else port
 
 
-__all__ = ["FORMS", "ask_passphrase", "parse_place", "parse_span", "read_file", "read_passphrases", "read_sources"]
+__all__ = ["FORMS", "ask_passphrase", "parse_place", "parse_span", "read_passphrases", "read_sources"]

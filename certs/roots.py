@@ -10,7 +10,7 @@ from pathlib import Path
 
 from certs.cert import Cert, folded_name
 from certs.errors import CertsError
-from certs.inputs import read_file
+from certs.files import read_file
 from certs.limits import MAX_BYTES
 from certs.pem import find_blocks
 

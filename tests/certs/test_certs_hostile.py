@@ -22,7 +22,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 import kit.files
-from certs import inputs, loading
+from certs import files, inputs, loading
 from certs.clock import read_clock_offset
 from certs.errors import CertsError, HandshakeError, NotWritableError, TooCostlyError
 from certs.read import read_bundle, read_contents
@@ -126,7 +126,7 @@ def test_a_folder_gives_its_plain_files_and_what_cannot_be_read_is_said(world, m
             raise PermissionError(errno.EACCES, "Permission denied")
         return opened(path, *args, **kwargs)
 
-    monkeypatch.setattr(inputs.os, "open", refuse)
+    monkeypatch.setattr(files.os, "open", refuse)
     output = call("inspect", "heap", "--private", code=1).output
     assert HOST in output
     assert "closed.pem cannot be read: Permission denied" in output
@@ -134,10 +134,10 @@ def test_a_folder_gives_its_plain_files_and_what_cannot_be_read_is_said(world, m
 
 
 def test_a_pipe_is_read_and_one_without_a_writer_does_not_hang(world, monkeypatch):
-    monkeypatch.setattr(inputs, "PIPE_WAIT", 0.3)
+    monkeypatch.setattr(files, "PIPE_WAIT", 0.3)
     os.mkfifo("pipe")
     assert "The file is empty" in call("inspect", "pipe", code=3).output
-    monkeypatch.setattr(inputs, "PIPE_WAIT", 60.0)
+    monkeypatch.setattr(files, "PIPE_WAIT", 60.0)
     writer = threading.Thread(target=lambda: Path("pipe").write_bytes(world.leaf.pem * 100))
     writer.start()
     assert HOST in call("inspect", "pipe", "--private", code=1).output
@@ -362,7 +362,7 @@ def test_a_variable_that_is_not_set_does_not_pass_for_nothing_wanted(words):
 
 
 def test_roots_that_never_end_are_refused(monkeypatch):
-    monkeypatch.setattr(inputs, "PIPE_WAIT", 0.2)
+    monkeypatch.setattr(files, "PIPE_WAIT", 0.2)
     os.mkfifo("pipe")
     for path in ("/dev/zero", "pipe"):
         call("inspect", "leaf.crt", "--roots", path, errors=CertsError)
