@@ -22,6 +22,7 @@ import pytest
 
 from kit.secret import Secret
 
+CENSUS = "boxshift-census"
 KINDS = ("unit", "process", "network", "machine", "slow")
 UMASK = 0o022
 HOSTILE = "a!b@c$ 'd\"e\\;ñ"
@@ -211,7 +212,22 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell starts what it puts into the background with Ctrl-C ignored, and every program under test would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.pluginmanager.register(Census(strict=config.getoption("--require-all-kinds")), "boxshift-census")
+    config.pluginmanager.register(Census(strict=config.getoption("--require-all-kinds")), CENSUS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the tests: all virtual machines in one of them, which begins with them; a file's tests stay together.
+
+    A file with many slow tests comes before one with few, so that none of those is left for the end.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (item.get_closest_marker("machine") is None, -slow[item.path]))
+    for item in items:
+        group = "machines" if item.get_closest_marker("machine") else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def kinds_of(item: pytest.Item) -> list[str]:
@@ -220,17 +236,19 @@ def kinds_of(item: pytest.Item) -> list[str]:
 
 
 class Census:
-    """Counts the tests that really ran, by kind, and lists the others with their reasons."""
+    """Counts the tests that really ran, by kind, and lists the others with their reasons.
+
+    Where several processes share the tests, each tells the first one what it knows.
+    """
 
     def __init__(self, *, strict: bool) -> None:
         self.strict = strict
-        self.kinds: dict[str, list[str]] = {}
         self.ran: Counter[str] = Counter()
         self.left_out: dict[str, str] = {}
         self.deselected = 0
 
     def pytest_itemcollected(self, item: pytest.Item) -> None:
-        self.kinds[item.nodeid] = kinds_of(item)
+        item.user_properties.append((CENSUS, kinds_of(item)))
 
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self.deselected += len(items)
@@ -243,7 +261,12 @@ class Census:
         if report.skipped:
             self.left_out[report.nodeid] = reason_of(report)
         elif report.when == "call":
-            self.ran.update(self.kinds.get(report.nodeid, ["unit"]))
+            self.ran.update(dict(report.user_properties)[CENSUS])
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Every process collects all tests, so each has deselected the same ones."""
+        self.deselected = max(self.deselected, getattr(node, "workeroutput", {}).get(CENSUS, 0))
 
     def complaints(self) -> list[str]:
         """Why a strict session fails although no test failed."""
@@ -253,7 +276,9 @@ class Census:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if self.strict and self.complaints() and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+        if hasattr(session.config, "workeroutput"):
+            session.config.workeroutput[CENSUS] = self.deselected
+        elif self.strict and self.complaints() and exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:

@@ -101,7 +101,7 @@ _numbers = itertools.count(secrets.randbelow(200) * 250)
 def _new_address() -> str:
     """A loopback address that no other box of this session has, and hardly one of another session."""
     number = next(_numbers)
-    return f"127.{100 + os.getpid() % 100}.{number // 250 % 250}.{number % 250 + 2}"
+    return f"127.{100 + os.getpid() % 100}.{2 + number // 250 % 250}.{number % 250 + 2}"  # .0 and .1 are the rigs'
 
 
 @contextlib.contextmanager

@@ -52,6 +52,7 @@ def test_names_that_share_an_inode_go_on_sharing_one() -> None:
         gzip.compress(gzip.decompress(FIRST)[:150]),
         archive(end=b"another archive"),
     ],
+    ids=["nothing", "plain", "another content", "cut short", "cut short inside", "more behind it"],
 )
 def test_what_is_no_such_archive_is_left_alone(content: bytes) -> None:
     assert find_repacked(content, MOMENT) is None

@@ -364,15 +364,19 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
+_claims: list[socket.socket] = []
+
+
 def find_net(nets: Iterator[int]) -> int:
-    """The next loopback network on which nobody listens: other sessions of tests may run on this machine."""
+    """The next loopback network that no other test process has; it is this one's until it ends."""
     for net in nets:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((f"127.{net}.1.1", 8442))
-            except OSError:
-                continue
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0boxshift-tests-127.{net}")
+        except OSError:
+            claim.close()
+            continue
+        _claims.append(claim)
         return net
     raise AssertionError("no loopback network is free")
 

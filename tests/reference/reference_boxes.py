@@ -18,8 +18,8 @@ _numbers = itertools.count(1)
 
 
 def next_address() -> str:
-    """A loopback address that no other test process uses."""
-    return f"127.{64 + os.getpid() % 128}.{os.getpid() // 128 % 250}.{next(_numbers)}"
+    """A loopback address that no other test process uses. Those with 0 and 1 in the third place are the rigs'."""
+    return f"127.{64 + os.getpid() % 128}.{2 + os.getpid() // 128 % 250}.{next(_numbers)}"
 
 
 @pytest.fixture(scope="session")
