@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from migrate.cli.options import AsJson
 from migrate.cli.say import show, show_json
-
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kit.plain import spell_out
-from migrate.cli.decisions import EngineUrl
-from migrate.cli.runs import EXIT_WAITING
-from migrate.cli.say import show, show_json
+from migrate.cli.options import AsJson, EngineUrl
+from migrate.cli.say import EXIT_WAITING, show, show_json
 
 if TYPE_CHECKING:
     from migrate.wiring.following import Following
@@ -25,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def clients(
     plan: Annotated[Path, typer.Argument(help="The plan file of an upgrade.")],
     engine: EngineUrl = "",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Which Jump Clients have followed the update, who is missing since when, what to redo by hand. Exit 6 while some are missing."""
     from migrate.wiring.following import read_following

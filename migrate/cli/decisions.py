@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from migrate.cli.say import console, show, show_json
+from migrate.cli.options import AsJson, EngineUrl, PlanOrFolder, RunName
+from migrate.cli.say import console, exit_code_of_run, show, show_json
 
 if TYPE_CHECKING:
     from migrate.engine.model import RunStatus
     from migrate.wiring.desk import Desk
 
-PlanFile = Annotated[Path, typer.Argument(help="The plan file (or its folder).")]
-RunName = Annotated[str, typer.Option("--run", help="Name of the run; default: the newest of this plan.")]
 NodeName = Annotated[str, typer.Option("--node", help="The node; default: the one that waits.")]
 Note = Annotated[str, typer.Option("--note", help="Why; kept in the report.")]
-EngineUrl = Annotated[str, typer.Option("--engine", help="postgresql://… where runs are not kept beside the plan.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be decided, decide nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +29,7 @@ def register(app: typer.Typer) -> None:
 
 
 def approve(
-    plan: PlanFile,
+    plan: PlanOrFolder,
     run: RunName = "",
     node: NodeName = "",
     note: Note = "",
@@ -45,7 +42,7 @@ def approve(
 
 
 def retry(
-    plan: PlanFile,
+    plan: PlanOrFolder,
     run: RunName = "",
     node: NodeName = "",
     note: Note = "",
@@ -58,7 +55,7 @@ def retry(
 
 
 def skip(
-    plan: PlanFile,
+    plan: PlanOrFolder,
     run: RunName = "",
     node: NodeName = "",
     note: Note = "",
@@ -71,7 +68,7 @@ def skip(
 
 
 def shorten(
-    plan: PlanFile,
+    plan: PlanOrFolder,
     run: RunName = "",
     node: NodeName = "",
     note: Note = "",
@@ -84,21 +81,20 @@ def shorten(
 
 
 def abort(
-    plan: PlanFile, run: RunName = "", note: Note = "", engine: EngineUrl = "", dry_run: DryRun = False, as_json: AsJson = False
+    plan: PlanOrFolder, run: RunName = "", note: Note = "", engine: EngineUrl = "", dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
     """Stop the run and undo what it did."""
     _decide(plan, run, engine, "abort", lambda desk: desk.abort(getpass.getuser(), note), dry_run, as_json)
 
 
 def rollback(
-    plan: PlanFile, run: RunName = "", note: Note = "", engine: EngineUrl = "", dry_run: DryRun = False, as_json: AsJson = False
+    plan: PlanOrFolder, run: RunName = "", note: Note = "", engine: EngineUrl = "", dry_run: DryRun = False, as_json: AsJson = False
 ) -> None:
     """Lead back to the old box in service; says first how many seconds that takes. Possible until the factory reset begins."""
     _decide(plan, run, engine, "rollback", lambda desk: desk.rollback(getpass.getuser(), note), dry_run, as_json)
 
 
 def _decide(plan: Path, run: str, engine: str, what: str, act: Callable[[Desk], str], dry_run: bool, as_json: bool) -> None:
-    from migrate.cli.runs import exit_code_of_run
     from migrate.wiring.desk import open_desk
 
     with open_desk(plan, run, engine) as desk:

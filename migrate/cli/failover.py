@@ -11,6 +11,7 @@ import typer
 
 from kit.errors import RefusedError
 from kit.plain import spell_out
+from migrate.cli.options import AsJson
 from migrate.cli.say import show, show_findings, show_json
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ app = typer.Typer(name="failover", help="A failover pair: look, sync, break, est
 Plan = Annotated[Path, typer.Argument(help="The plan file of a pair (`procedure: pair`).")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Look at both boxes, say what would be done, and do nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 @app.command("status")

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from migrate.cli.options import AsJson
 from migrate.cli.say import console, show, show_json
 
 app = typer.Typer(name="packages", help="Packages for a closed network.", no_args_is_help=True, rich_markup_mode=None)
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Folder = Annotated[Path, typer.Argument(help="The folder that travels.")]
 Server = Annotated[str, typer.Option(help="Address of the vendor's update server, https://…")]
 KeyRef = Annotated[str, typer.Option(help="Reference to the download key: env:NAME, file:PATH, keyring:SERVICE/USER or prompt.")]

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from migrate.cli.options import AsJson
 from migrate.cli.say import console, fail, show, show_findings, show_json
 
 if TYPE_CHECKING:
     from migrate.runbook import Runbook
 
 PlanFile = Annotated[Path, typer.Argument(help="The plan file.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 def register(app: typer.Typer) -> None:

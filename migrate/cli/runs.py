@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from migrate.cli.decisions import EngineUrl, PlanFile, RunName
-from migrate.cli.say import console, exit_code_of, show, show_json
+from migrate.cli.options import AsJson, EngineUrl, PlanOrFolder, RunName
+from migrate.cli.say import console, exit_code_of_run, show, show_json
 
 if TYPE_CHECKING:
     from migrate.engine.model import RunStatus
-
-EXIT_WAITING = 6
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-
 
 Yes = Annotated[bool, typer.Option("--yes", help="Approve every gate in advance.")]
 Anew = Annotated[bool, typer.Option("--new", help="Begin a new run even though an earlier one has not ended, or is done.")]
@@ -64,7 +60,7 @@ def upgrade(
     run(plan, yes, anew, dry_run, engine, as_json)
 
 
-def status(plan: PlanFile = Path(), run: RunName = "", engine: EngineUrl = "", as_json: AsJson = False) -> None:
+def status(plan: PlanOrFolder = Path(), run: RunName = "", engine: EngineUrl = "", as_json: AsJson = False) -> None:
     """Where a run is, from any terminal, while it goes on or after."""
     from migrate.wiring.desk import open_desk
 
@@ -77,7 +73,7 @@ def status(plan: PlanFile = Path(), run: RunName = "", engine: EngineUrl = "", a
         show(way_back)
 
 
-def runs(plan: PlanFile = Path(), engine: EngineUrl = "", as_json: AsJson = False) -> None:
+def runs(plan: PlanOrFolder = Path(), engine: EngineUrl = "", as_json: AsJson = False) -> None:
     """All runs of a plan, the newest first."""
     from migrate.wiring.desk import list_runs
 
@@ -88,7 +84,7 @@ def runs(plan: PlanFile = Path(), engine: EngineUrl = "", as_json: AsJson = Fals
         show(f"{line.run:<40} {line.site:<30} {line.state.value}")
 
 
-def report(plan: PlanFile = Path(), run: RunName = "", engine: EngineUrl = "", as_json: AsJson = False) -> None:
+def report(plan: PlanOrFolder = Path(), run: RunName = "", engine: EngineUrl = "", as_json: AsJson = False) -> None:
     """Write the report of a run (HTML and JSON) and say where it is."""
     from migrate.wiring.desk import open_desk
     from migrate.wiring.reporting import write_report
@@ -99,18 +95,6 @@ def report(plan: PlanFile = Path(), run: RunName = "", engine: EngineUrl = "", a
         show_json({"report": str(written.html), "json": str(written.json)})
     else:
         show(str(written.html))
-
-
-def exit_code_of_run(status: RunStatus) -> int:
-    """0 done (or rolled back as asked), the failed node's own code, 6 where a person has to decide."""
-    from migrate.engine.model import NodeState, RunState
-
-    if status.state in {RunState.DONE, RunState.ROLLED_BACK}:
-        return 0
-    failed = next((node for node in status.nodes if node.state is NodeState.FAILED), None)
-    if failed is not None:
-        return exit_code_of(failed.error)
-    return EXIT_WAITING if not status.state.ended else 4
 
 
 def to_json(status: RunStatus) -> dict[str, object]:

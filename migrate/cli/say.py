@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from kit.findings import Finding
+    from migrate.engine.model import RunStatus
 
+EXIT_WAITING = 6
 EXIT_BUG = 70
 EXIT_INTERRUPTED = 130
 _EXITS: tuple[tuple[type[BoxshiftError], int], ...] = (
@@ -23,7 +25,7 @@ _EXITS: tuple[tuple[type[BoxshiftError], int], ...] = (
     (RefusedError, 3),
     (FailedError, 4),
     (ChangedError, 5),
-    (WaitingError, 6),
+    (WaitingError, EXIT_WAITING),
 )
 STYLES = {"blocker": "bold red", "unverified": "magenta", "warning": "yellow", "note": "dim"}
 
@@ -38,6 +40,18 @@ def exit_code_of(record: object) -> int:
     from kit.errors import from_record
 
     return exit_code(from_record(record)) if isinstance(record, dict) else EXIT_BUG
+
+
+def exit_code_of_run(status: RunStatus) -> int:
+    """0 done (or rolled back as asked), the failed node's own code, 6 where a person has to decide."""
+    from migrate.engine.model import NodeState, RunState
+
+    if status.state in {RunState.DONE, RunState.ROLLED_BACK}:
+        return 0
+    failed = next((node for node in status.nodes if node.state is NodeState.FAILED), None)
+    if failed is not None:
+        return exit_code_of(failed.error)
+    return EXIT_WAITING if not status.state.ended else 4
 
 
 def console() -> Console:
