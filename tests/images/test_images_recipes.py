@@ -20,6 +20,7 @@ from images.readiness import wait_for_ready
 from images.ready_page import ReadyPage, Speech
 from images.recipe import Recipe, find_recipe, read_recipe
 from images.store import Image, Store
+from kit.process import run
 
 DOCUMENTED = Path(__file__).parents[2] / "docs/images/status-page"
 PLACE = Forward("127.0.3.41", 8443, "10.0.2.15", 443)
@@ -45,6 +46,26 @@ def test_both_stand_on_the_same_packages_and_say_what_shows_that_they_are_ready(
         assert getattr(minimal, part) == getattr(documented, part), part
     assert minimal.ready == ReadyPage(Speech.SSH, 22)
     assert documented.ready == ReadyPage(Speech.HTTPS, 443, "/status")
+
+
+def test_the_gateway_is_the_minimal_one_with_what_leads_visitors() -> None:
+    minimal, gateway = read_minimal(), read_recipe(find_recipe("gateway"))
+    assert set(gateway.packages) - set(minimal.packages) == {"nftables", "conntrack"}
+    assert set(gateway.kernel.modules) - set(minimal.kernel.modules) == {"net/netfilter", "net/ipv4/netfilter", "net/ipv6/netfilter"}
+    assert set(gateway.enable) - set(minimal.enable) == {"nftables.service"}
+    assert all(one.source.exists() for one in gateway.files)
+    for part in ("suite", "mask", "leave_out", "ready", "date"):
+        assert getattr(minimal, part) == getattr(gateway, part), part
+
+
+@pytest.mark.process
+def test_the_gateway_s_rules_are_rules() -> None:
+    """In a network of its own: nothing of this machine's is touched."""
+    if os.getuid() != 0:
+        pytest.skip("network namespaces need root")
+    rules = next(one.source for one in read_recipe(find_recipe("gateway")).files if one.source.name == "gateway") / "etc/nftables.conf"
+    shown = run(["unshare", "--net", "sh", "-c", 'nft -f "$1" && nft list ruleset', "sh", rules], timeout=30).text
+    assert shown.count("type nat hook prerouting priority dstnat") == 2
 
 
 def test_a_recipe_in_the_folder_comes_before_one_that_ships(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
