@@ -65,6 +65,7 @@ def check_old(plan: Plan, old: ApplianceFacts) -> tuple[Finding, ...]:
             check_box(plan.old, old, "old", plan.verify.clock_tolerance),
             _failover(old, "old"),
             _licence(plan),
+            _kept_rules(plan),
             _content(plan, old.content),
         )
     )
@@ -321,6 +322,17 @@ def _licence(plan: Plan) -> Iterator[Finding]:
             "The plan does not accept the vendor's licence: where the new box needs any package, the run stops before installing it.",
             "Read the licence, then set packages.accept_eula: true.",
             "new",
+        )
+
+
+def _kept_rules(plan: Plan) -> Iterator[Finding]:
+    if plan.cutover.nat is not None:
+        yield Finding(
+            "rule-not-saved",
+            Severity.WARNING,
+            f"The switch changes the rules that run on the gateway {plan.cutover.nat.gateway}, not the file that it loads at its start.",
+            f"After the switch, put {plan.new.service.visible} into that file (often /etc/nftables.conf): a restart would lead back.",
+            "gateway",
         )
 
 

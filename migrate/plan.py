@@ -8,7 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from typing_extensions import TypeVar
 
 from migrate.plan_values import AdminAddress, Duration, HostName, IpAddress, Moment, Name, PageWord, Pin, Port, SecretRef, parse_number
@@ -176,7 +177,7 @@ class DnsServer(Model):
 
 
 class DnsPlan(Model):
-    """How the record is changed (RFC 2136 with TSIG)."""
+    """For `method: dns`: how the record is changed (RFC 2136 with TSIG)."""
 
     server: IpAddress = Field(description="Primary server that takes updates.")
     port: Port = Field(default=53, description="Its port.")
@@ -190,6 +191,50 @@ class DnsPlan(Model):
     authoritative: tuple[DnsServer, ...] = Field(default=(), description="Servers to watch; default: the zone's NS records.")
 
 
+class NatPlan(Model):
+    """For `method: nat`: the gateway whose rule leads to the old box's service address and port (nftables, over SSH)."""
+
+    gateway: AdminAddress = Field(description="The gateway's address or name, reached from this machine.")
+    port: Port = Field(default=22, description="Port of its SSH server.")
+    host_key: str = Field(
+        pattern=r"^SHA256:[A-Za-z0-9+/]{43}$", description="Fingerprint of its host key, as `ssh-keygen -l` prints it: `SHA256:…`."
+    )
+    user: Name = Field(default="root", description="Who logs in there.")
+    password: SecretRef | None = Field(default=None, description="Reference to the password.")
+    key: Path | None = Field(default=None, description="File with the private key (mode 0600), instead of a password.")
+    passphrase: SecretRef | None = Field(default=None, description="Reference to what the key file is encrypted with.")
+    sudo: bool = Field(default=False, description="Run nft and conntrack by `sudo -n`.")
+    public: IpAddress | None = Field(
+        default=None, description="Where visitors reach the gateway; the new box is proved through it. Only where this machine can use it."
+    )
+    seconds: Duration = Field(default=3.0, description="How long a switch is expected to take; counted as time without service.")
+
+    @model_validator(mode="after")
+    def _has_one_login(self) -> NatPlan:
+        if (self.password is None) == (self.key is None):
+            raise ValueError("needs either password or key")
+        if self.passphrase is not None and self.key is None:
+            raise ValueError("has a passphrase, but no key that it belongs to")
+        return self
+
+
+Command = Annotated[tuple[str, ...], Field(min_length=1, max_length=200)]
+
+
+class CommandPlan(Model):
+    """For `method: command`: your own programs for another kind of gateway; lists of words, no shell, run in the plan's folder."""
+
+    check: Command = Field(description="Prints `old`, `new`, or the one address that visitors are sent to.")
+    switch: Command = Field(description="Sends visitors to the new box.")
+    switch_back: Command = Field(description="Sends visitors to the old box.")
+    ready: tuple[str, ...] = Field(default=(), description="Tells by exit status 0 that a switch is allowed, and changes nothing.")
+    secret: SecretRef | None = Field(default=None, description="Reference to what each of them reads on its standard input.")
+    timeout: Duration = Field(default=30.0, gt=0, description="How long one of them may take.")
+    spread: Duration = Field(default=60.0, description="How long after a switch the check may go on saying otherwise.")
+    public: IpAddress | None = Field(default=None, description="As for `nat`.")
+    seconds: Duration = Field(default=10.0, description="How long a switch is expected to take; counted as time without service.")
+
+
 class ProbePlan(Model):
     """How the new box is proved from outside."""
 
@@ -200,14 +245,46 @@ class ProbePlan(Model):
 class CutoverPlan(Model):
     """How traffic and the last data move."""
 
-    method: Literal["dns"] = Field(default="dns", description="How visitors are sent to the new box.")
+    method: Literal["dns", "nat", "command"] = Field(
+        default="dns", description="How visitors are sent to the new box: by the section of that name."
+    )
     data: Literal["resync", "none"] = Field(
         default="resync",
         description="`resync`: last backup in the window, nothing lost. `none`: what was written since the backup IS LOST.",
     )
-    dns: DnsPlan
+    dns: DnsPlan | None = Field(default=None, validate_default=True)
+    nat: NatPlan | None = Field(default=None, validate_default=True)
+    command: CommandPlan | None = Field(default=None, validate_default=True)
     probes: ProbePlan = Field(default_factory=ProbePlan)
     not_before: Moment | None = Field(default=None, description="Date and time with offset (ISO 8601) before which nothing switches.")
+
+    @field_validator("dns", "nat", "command")
+    @classmethod
+    def _is_of_the_method(cls, value: Model | None, info: ValidationInfo) -> Model | None:
+        """A field's own validator, so that its fault is told with all others, at its line."""
+        method = info.data.get("method")
+        if value is None and info.field_name == method:
+            raise PydanticCustomError("missing", "is missing")
+        if value is not None and method is not None and info.field_name != method:
+            raise ValueError(f"does not belong to method: {method}")
+        return value
+
+    @property
+    def kept(self) -> float:
+        """Seconds for which a visitor may keep the former answer."""
+        return float(self.dns.ttl) if self.dns is not None else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long the switch itself is expected to take."""
+        other = self.nat or self.command
+        return other.seconds if other is not None else 1.0
+
+    @property
+    def public(self) -> str | None:
+        """Where visitors come in, where that is one address for both boxes."""
+        other = self.nat or self.command
+        return str(other.public) if other is not None and other.public is not None else None
 
 
 class VerifyPlan(Model):
@@ -273,7 +350,7 @@ class Plan(CommonPlan):
         if (self.old.address, self.old.port) == (self.new.address, self.new.port):
             raise ValueError("old and new have the same administration address")
         if self.old.service.visible == self.new.service.visible:
-            raise ValueError("old and new have the same service address; a switch by DNS needs two")
+            raise ValueError(f"old and new have the same service address; a switch by {self.cutover.method} needs two")
         return self
 
 

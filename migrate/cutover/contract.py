@@ -1,13 +1,14 @@
 """The contract of every cutover: how visitors are sent from the old box to the new one, and back.
 
-Three ways fulfil it: a DNS record, a NAT rule, a shared address. A *witness* is a place that says where visitors go: an authoritative
-name server, a gateway, a box. Every method may raise
+Several ways fulfil it: a DNS record, a gateway's NAT rule, commands of the operator's own. A *witness* is a place that says where
+visitors go: an authoritative name server, a gateway, a program. Every method may raise
 
 * ``UnreachableError``: a witness does not answer; the engine retries with a deadline, then fails the node;
 * ``RejectedError``: it answers and refuses our key or password; never retried;
 * ``ChangedError``: somebody else changed what we were about to change; nothing was overwritten;
 * ``DeadlineError``: not every witness showed the change in time;
-* ``UnexpectedError``: an answer in a form that is not known; never taken for success.
+* ``UnexpectedError``: an answer in a form that is not known; never taken for success;
+* ``ToolError``: a program of this machine failed.
 
 Everything that changes something looks first, so that it may run again after a crash, and reads back from every witness before it
 returns. Nothing here takes a "force". The order of a cutover::
@@ -41,12 +42,16 @@ class Side(StrEnum):
 
 @dataclass(frozen=True)
 class Witness:
-    """One place that says where visitors go. ``shows`` are the addresses it gives; ``ttls`` as in :class:`CutoverState`."""
+    """One place that says where visitors go. ``shows`` are the addresses it gives; ``ttls`` as in :class:`CutoverState`.
+
+    ``note``: what else it tells, in a sentence.
+    """
 
     where: str
     side: Side
     shows: tuple[str, ...]
     ttls: tuple[int, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Preparation:
 class Change:
     """Visitors are sent to ``side``. ``asked_at``: when it was begun; ``at``: when every witness was seen to say so (Unix seconds).
 
-    ``acted`` is False where it was so already: a run that was interrupted after the change, and resumed.
+    ``acted`` is False where it was so already: a run that was interrupted after the change, and resumed. ``notes``: what else came of it.
     """
 
     side: Side
@@ -97,6 +102,7 @@ class Change:
     at: float
     ttls: tuple[int, ...]
     acted: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def settles_at(self) -> float:

@@ -12,6 +12,8 @@ from migrate.runbook import Node, NodeKind, Phase, Runbook, Undo
 VERSION = 1
 # Seconds on a slow (emulated) box; they scale with what the facts say, and the report compares them with what was measured.
 BOOT, LOGIN, PACKAGE, READ, BACKUP = 60.0, 3.0, 15.0, 10.0, 5.0
+ASKED = {"dns": "the name servers", "nat": "the gateway", "command": "your own command"}
+SWUNG = "See that visitors are still sent to the new box"
 
 
 def plan_migration(loaded: LoadedPlan, old: ApplianceFacts | None = None) -> Runbook:
@@ -53,7 +55,7 @@ def _inspect(plan: Plan) -> Phase:
             _step("read-old", "Read the old box", estimate=READ),
             _step("read-new", "Reach the new box", estimate=1.0 if plan.new.provisioned else LOGIN),
             _step("read-hypervisor", "Reach the hypervisors", estimate=1.0),
-            _step("read-cutover", "Ask the name servers where visitors go, and whether we may change it"),
+            _step("read-cutover", f"Ask {ASKED[plan.cutover.method]} where visitors go, and whether we may change it"),
             _step("diagnose-certificate", "Judge the certificate and its key", "read-old"),
             _step("judge", "Judge everything found", "read-new", "read-hypervisor", "read-cutover", "diagnose-certificate", estimate=0.5),
             _step("preflight", "Stop here if anything blocks", "judge", estimate=0.1),
@@ -65,7 +67,7 @@ def _prepare(plan: Plan, backup: float, old: ApplianceFacts | None) -> Phase:
     extras = len(old.content.recordings or ()) * 0.1 if old is not None else 5.0
     return Phase(
         "prepare",
-        "Provision, back up, and lower the TTL; the service goes on",
+        "Provision, back up, and lower the TTL; the service goes on" if plan.cutover.kept else "Provision and back up; the service goes on",
         (
             _step(
                 "provision",
@@ -77,7 +79,7 @@ def _prepare(plan: Plan, backup: float, old: ApplianceFacts | None) -> Phase:
             _step("backup-old", "Back up the old site", estimate=backup),
             _step("safety-copy", "Keep an encrypted copy of certificate and key"),
             _step("archive-extras", "Fetch what backups do not hold", "backup-old", estimate=extras),
-            _step("lower-ttl", "Lower the record's TTL", undo=Undo.STEP),
+            *_if_kept(plan, _step("lower-ttl", "Lower the record's TTL", undo=Undo.STEP)),
         ),
     )
 
@@ -125,27 +127,40 @@ def _cutover(plan: Plan, backup: float) -> Phase:
             _step("compare-last", "Compare to the last record", "final-restore", estimate=READ, outage=READ / 2),
         ]
         last = ["compare-last"]
-    ttl = float(plan.cutover.dns.ttl)
+    ttl, seconds = plan.cutover.kept, plan.cutover.seconds
+    old_ttl = _if_kept(plan, _step("wait-for-old-ttl", "Let the old TTL run out", _before_ttl(plan), estimate=ttl))
     return Phase(
         "cutover",
         "Switch the traffic" + ("" if resync else " (WHAT WAS WRITTEN SINCE THE BACKUP IS LOST)"),
         (
             Node("approve-cutover", "Approve the switch", kind=NodeKind.GATE, estimate=0.0),
             *_window(plan),
-            _step("wait-for-old-ttl", "Let the old TTL run out", _before_ttl(plan), estimate=ttl),
-            _step("blockers-live", "Look at every blocker again", "wait-for-old-ttl", estimate=READ),
+            *old_ttl,
+            _step("blockers-live", "Look at every blocker again", "wait-for-old-ttl" if old_ttl else _before_ttl(plan), estimate=READ),
             _step("quiesce-old", "Stop the service address of the old box", "blockers-live", undo=Undo.STEP, outage=LOGIN),
             *data,
-            _step("switch", "Send visitors to the new box", *last, undo=Undo.STEP, outage=1.0, undo_estimate=_back_seconds(backup, ttl)),
+            _step(
+                "switch",
+                "Send visitors to the new box",
+                *last,
+                undo=Undo.STEP,
+                outage=seconds,
+                undo_estimate=_back_seconds(backup, ttl + seconds),
+            ),
             _step("prove", "Prove it from outside", "switch", estimate=5.0),
-            _step("wait-for-swing", "Let the last visitor's answer run out", "prove", estimate=ttl, outage=ttl),
+            _step("wait-for-swing", "Let the last visitor's answer run out" if ttl else SWUNG, "prove", estimate=ttl, outage=ttl),
         ),
     )
 
 
-def _back_seconds(backup: float, ttl: float) -> float:
-    """The new box stops serving, the record goes back, what is only on the new box is kept; then the last visitor's answer runs out."""
-    return 2 * LOGIN + READ + backup + ttl
+def _if_kept(plan: Plan, node: Node) -> tuple[Node, ...]:
+    """A node about answers that visitors keep; none where they keep nothing."""
+    return (node,) if plan.cutover.kept else ()
+
+
+def _back_seconds(backup: float, swing: float) -> float:
+    """The new box stops serving, visitors are sent back, to the last of them; what is only on the new box is kept."""
+    return 2 * LOGIN + READ + backup + swing
 
 
 def _before_ttl(plan: Plan) -> str:
@@ -176,7 +191,7 @@ def _watch(plan: Plan) -> Phase:
                 estimate=0.0,
             ),
             # Until then a way back is short: visitors ask again within the low TTL.
-            _step("restore-ttl", "Give the record its TTL back", "soak"),
+            *_if_kept(plan, _step("restore-ttl", "Give the record its TTL back", "soak")),
         ),
     )
 

@@ -109,8 +109,10 @@ def read_hypervisor(ctx: Context) -> Done:
 def read_cutover(ctx: Context) -> Done:
     """Where visitors go now, and whether we may change it: tried without changing anything."""
     state = ctx.cutover.verify_ready()
-    rows = tuple(Evidence(f"{witness.where} says", ", ".join(witness.shows), "cutover") for witness in state.witnesses)
-    return Done(f"Visitors are sent to the old box; they keep an answer for {state.ttl} s.", state, rows)
+    rows = [Evidence(f"{witness.where} says", ", ".join(witness.shows), "cutover") for witness in state.witnesses]
+    rows += [Evidence(witness.where, witness.note, "cutover") for witness in state.witnesses if witness.note]
+    kept = f"they keep an answer for {state.ttl} s" if state.ttls else f"a switch takes about {ctx.cutover.outage_estimate():.0f} s"
+    return Done(f"Visitors are sent to the old box; {kept}.", state, tuple(rows))
 
 
 @step("diagnose-certificate")

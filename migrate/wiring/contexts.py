@@ -50,10 +50,10 @@ def _migration(plan: Plan, loaded: LoadedPlan[CommonPlan], call: Call, folder: P
 
     def nap(seconds: float) -> None:
         if call.stop_wanted():
-            raise RefusedError("The wait for name servers was cut short: the run is to stop.", hint=GO_ON)
+            raise RefusedError("The wait for visitors' answers to run out was cut short: the run is to stop.", hint=GO_ON)
         time.sleep(seconds)
 
-    cutover = make_cutover(plan, tools.reveal, nap)
+    cutover = make_cutover(plan, loaded.folder, tools.reveal, nap)
     machines = LibvirtMachines()
     timed_machines: Any = Timed(machines, tools.watch)
     timed_cutover: Any = Timed(cutover, tools.watch)

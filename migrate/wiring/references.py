@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from kit.errors import UsageError
 from migrate.checks import name_box
 from migrate.pair_plan import TwoBoxes
-from migrate.plan import Accounts, CommonPlan, Plan
+from migrate.plan import Accounts, CommonPlan, CutoverPlan, Plan
 from migrate.plan_file import LoadedPlan
 from migrate.secrets import resolve_secret
 from migrate.upgrade_plan import UpgradePlan
@@ -46,7 +46,7 @@ def _list_references(plan: CommonPlan) -> Iterator[tuple[str, str]]:
             yield "the factory password", plan.new.factory_password
         if plan.old.factory_password is not None:
             yield "the factory password of the old box", plan.old.factory_password
-        yield f"the TSIG key {plan.cutover.dns.key_name}", plan.cutover.dns.key
+        yield from _list_cutover(plan.cutover)
     if isinstance(plan, UpgradePlan):
         yield from _list_accounts("box", plan.box.accounts)
     if isinstance(plan, TwoBoxes):
@@ -57,6 +57,17 @@ def _list_references(plan: CommonPlan) -> Iterator[tuple[str, str]]:
     yield "the backup password", plan.backup.password
     for reference in plan.notify.to if plan.notify is not None else ():
         yield "an address for notices", reference
+
+
+def _list_cutover(cutover: CutoverPlan) -> Iterator[tuple[str, str]]:
+    if cutover.dns is not None:
+        yield f"the TSIG key {cutover.dns.key_name}", cutover.dns.key
+    if cutover.nat is not None and cutover.nat.password is not None:
+        yield f"{cutover.nat.user} of the gateway", cutover.nat.password
+    if cutover.nat is not None and cutover.nat.passphrase is not None:
+        yield "the key of the gateway", cutover.nat.passphrase
+    if cutover.command is not None and cutover.command.secret is not None:
+        yield "the cutover commands", cutover.command.secret
 
 
 def _list_accounts(who: str, accounts: Accounts) -> Iterator[tuple[str, str]]:

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from gateway_stand import GatewayStand, start_gateway
 
 from kit.secret import Secret
 from migrate.cutover.dns import DnsCutover
@@ -55,3 +57,23 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             return stack.enter_context(DemoNameServer(tmp_path / f"dns{next(count)}", records, **settings))  # type: ignore[arg-type]
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def gateway_of_the_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GatewayStand]:
+    if os.getuid() != 0:
+        pytest.skip("network namespaces need root")
+    with start_gateway(tmp_path_factory.mktemp("gateway"), HOSTILE) as stand:
+        yield stand
+
+
+@pytest.fixture
+def gateway(gateway_of_the_session: GatewayStand) -> GatewayStand:
+    """As at the beginning: its rules lead to the old box, sshd runs, nothing hinders nft."""
+    stand = gateway_of_the_session
+    stand.load()
+    for name in ("listing", "before", "after"):
+        (stand.folder / "odd" / name).unlink(missing_ok=True)
+    if stand.sshd is None or stand.sshd.status is not None:
+        stand.start_sshd()
+    return stand

@@ -33,7 +33,10 @@ ONLY_IN: dict[str, dict[str, str]] = {
     "dbos": {r"migrate/engine/.*": "the one adapter to the workflow engine"},
     "typer": {COMMAND_LINES: "the command line"},
     "click": {},  # typer brings its own
-    "paramiko": {r"migrate/appliances/linux/.*": "the family that is reached by SSH"},
+    "paramiko": {
+        r"migrate/appliances/linux/.*": "the family that is reached by SSH",
+        r"migrate/cutover/ssh\.py": "the way to a gateway",
+    },
     "flask": {rf"{SOFTWARE}.*": "the reference appliance's pages"},
     "gunicorn": {rf"{SOFTWARE}.*": "the reference appliance's server"},
     "keyring": REFERENCES,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from examples_of_plans import CONTENT, NEW, OLD, make_plan
+from examples_of_plans import PLAN as PLAN_TEXT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,12 +94,21 @@ def test_every_code_of_the_checks_is_produced_by_a_case_here() -> None:
         for call in ast.walk(ast.parse(inspect.getsource(checks)))
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "Finding"
     }
-    assert written == {case[0] for case in OLD_CASES + NEW_CASES} | {"no-room", "licence-not-accepted"}
+    assert written == {case[0] for case in OLD_CASES + NEW_CASES} | {"no-room", "licence-not-accepted", "rule-not-saved"}
 
 
 def test_a_licence_that_is_not_accepted_is_told_before_anything_starts() -> None:
     plan = make_plan(("accept_eula: true", "accept_eula: false"))
     assert {"licence-not-accepted"} <= codes(check_old(plan, OLD)) | codes(check_new(plan, OLD, NEW))
+
+
+def test_a_gateway_s_own_file_is_a_thing_to_remember() -> None:
+    nat = f"method: nat\n  nat:\n    gateway: 127.0.0.1\n    host_key: SHA256:{'a' * 43}\n    password: env:X\n"
+    plan = make_plan((PLAN_TEXT[PLAN_TEXT.index("dns:\n    server") :], nat))
+    (finding,) = (one for one in check_old(plan, OLD) if one.code == "rule-not-saved")
+    assert finding.severity is Severity.WARNING
+    assert "127.0.0.12" in finding.hint
+    assert "rule-not-saved" not in codes(check_old(PLAN, OLD))
 
 
 def test_all_findings_come_at_once() -> None:
