@@ -76,7 +76,7 @@ class Api:
 
     def token(self) -> Response:
         """``POST /oauth2/token``."""
-        client_id, secret = _basic(request.headers.get("Authorization", ""))
+        client_id, secret = read_basic(request.headers.get("Authorization", ""))
         row = self.box.store.site.find_row("select * from api_account where client_id = ? and enabled = 1", client_id)
         # The comparison is made for an unknown account too, so that both take the same time.
         good = hmac.compare_digest(hash_token(secret), row["secret"] if row is not None else hash_token(secrets.token_hex(8)))
@@ -150,7 +150,8 @@ class Api:
         return jsonify(mechs=["password"], default_mech="password", cache=0, company=company, product="rs")
 
 
-def _basic(header: str) -> tuple[str, str]:
+def read_basic(header: str) -> tuple[str, str]:
+    """Name and secret of HTTP's basic authentication; empty where it is none."""
     kind, _, packed = header.partition(" ")
     try:
         client_id, _, secret = base64.b64decode(packed, validate=True).decode().partition(":")

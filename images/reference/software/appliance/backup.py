@@ -184,6 +184,7 @@ def restore(store: Store, tables: dict[str, Any], tell: Callable[..., None]) -> 
         connection.execute("delete from visit where console = 'login'")
         connection.execute("delete from api_token")
         connection.execute("delete from presence")
+        connection.execute("delete from client_upgrade")
 
 
 def _replace(connection: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) -> None:

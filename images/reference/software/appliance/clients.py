@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import hmac
+import math
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from flask import Flask, Response, jsonify, request
+from flask import Flask, Response, jsonify, make_response, request
 
 from .accounts import hash_token
-from .api import Turned, verify_ready
+from .api import Turned, read_basic, verify_ready
 from .core import Appliance
 from .errors import Busy
+from .front import INSIDE
+from .presence import note_seen
+from .upgrades import SLOT_SECONDS, UPDATE_BYTES, Upgrades, digest_update, write_update
 
-CONNECTED_FOR = 300.0  # seconds after its last check-in that a client counts as connected
-UPGRADE_TAKES = 60.0  # seconds that an upgrade slot stays taken by a client that was offered one
 _LSID = re.compile(r"[0-9a-f]{32}")
-
-
-def is_connected(box: Appliance, client: str) -> bool:
-    """Whether it checked in lately, on this box."""
-    seen = box.store.box.value("select seen from presence where client = ?", client)
-    return seen is not None and box.faults.now() - seen < CONNECTED_FOR
 
 
 class Clients:
@@ -31,6 +27,7 @@ class Clients:
 
     def __init__(self, box: Appliance) -> None:
         self._box = box
+        self._upgrades = Upgrades(box)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -47,10 +44,13 @@ class Clients:
         given = request.get_json(silent=True)
         if not isinstance(given, dict):
             raise Turned(400, {"message": "A JSON object is needed."})
-        row = self._box.store.site.find_row("select * from jump_client where client = ?", str(given.get("client", "")))
-        if row is None or not hmac.compare_digest(row["secret"], hash_token(str(given.get("secret", "")))):
+        return given, self._find(str(given.get("client", "")), str(given.get("secret", "")))
+
+    def _find(self, client: str, secret: str) -> Any:
+        row = self._box.store.site.find_row("select * from jump_client where client = ?", client)
+        if row is None or not hmac.compare_digest(row["secret"], hash_token(secret)):
             raise Turned(401, {"message": "This client is not known, or its secret is wrong."})
-        return given, row
+        return row
 
     def session(self) -> tuple[Response, int]:
         """``POST /client/session``: 201 only when the record is on the disk; the same record again is answered the same."""
@@ -84,29 +84,46 @@ class Clients:
             raise Turned(503, {"error": "busy", "message": "This address has been switched off."})
 
     def check_in(self) -> Response:
-        """``POST /client/checkin``: tells which version the client should update to, null where none or no slot is free."""
+        """``POST /client/checkin``: whether the client should update; where no slot is free, in how many seconds to ask again."""
         with self._writing():
             return self._take_check_in()
 
     def _take_check_in(self) -> Response:
         given, row = self._read()
-        now, box, version = self._box.faults.now(), self._box.store.box, str(given.get("version", ""))
-        self._box.store.site.run("update jump_client set version = ?, last_connect = ? where id = ?", version, int(now), row["id"])
-        wanted = self._box.site.version
-        with box.transaction() as connection:
-            connection.execute(
-                "insert into presence (client, seen) values (?, ?) on conflict (client) do update set seen = excluded.seen",
-                (row["client"], now),
-            )
-            if version == wanted:
-                connection.execute("update presence set offered = 0 where client = ?", (row["client"],))
-                return jsonify(update=None)
-            slots = int(self._box.store.site.setting("upgrade_slots", "8"))
-            others = "select count(*) from presence where offered > ? and client <> ?"
-            if connection.execute(others, (now - UPGRADE_TAKES, row["client"])).fetchone()[0] >= slots:
-                return jsonify(update=None)
-            connection.execute("update presence set offered = ? where client = ?", (now, row["client"]))
-        return jsonify(update=wanted)
+        client, version = row["client"], str(given.get("version", ""))
+        now, wanted = self._box.faults.now(), self._box.site.version
+        # Not durable: what a sudden death takes is said again at the next check-in.
+        with self._box.store.site.transaction(durable=False) as connection:
+            connection.execute("update jump_client set version = ?, last_connect = ? where id = ?", (version, int(now), row["id"]))
+        note_seen(self._box, client, now)
+        if version == wanted:
+            self._upgrades.end(client)
+            return jsonify(update=None)
+        asked = self._upgrades.ask(client, wanted)
+        if asked.retry:
+            response = jsonify(update=None, wanted=wanted, retry=asked.retry)
+            response.headers["Retry-After"] = str(math.ceil(asked.retry))
+            return response
+        return jsonify(update=wanted, size=UPDATE_BYTES, sha256=digest_update(wanted), seconds=SLOT_SECONDS)
+
+    def update(self) -> Response:
+        """``GET /client/update``: the software that a client needs, with ``Range``. Only for who holds a slot, or gets one now."""
+        verify_ready(self._box)
+        client, secret = read_basic(request.headers.get("Authorization", ""))
+        row = self._find(client, secret)
+        asked = self._upgrades.ask(row["client"], self._box.site.version)
+        if asked.retry:
+            response = jsonify(message="As many clients as may be are updating.", retry=asked.retry)
+            response.status_code = 503
+            response.headers["Retry-After"] = str(math.ceil(asked.retry))
+            return response
+        response = make_response(b"")
+        response.headers["Content-Type"] = "application/octet-stream"
+        response.headers["X-Accel-Redirect"] = f"{INSIDE}{write_update(self._box, self._box.site.version)}"
+        pace = self._box.faults.seconds("update-pace")
+        if pace:
+            response.headers["X-Accel-Limit-Rate"] = str(int(pace))
+        return response
 
 
 def add_routes(app: Flask, box: Appliance) -> None:
@@ -114,3 +131,4 @@ def add_routes(app: Flask, box: Appliance) -> None:
     clients = Clients(box)
     app.add_url_rule("/client/session", "client:session", clients.session, methods=["POST"])
     app.add_url_rule("/client/checkin", "client:checkin", clients.check_in, methods=["POST"])
+    app.add_url_rule("/client/update", "client:update", clients.update, methods=["GET"])

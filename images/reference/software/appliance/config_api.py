@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask, Response, jsonify, make_response, request
 
 from .api import Api, Turned, limited
-from .clients import is_connected
 from .core import Appliance
+from .presence import Presence, read_presence
 
 PREFIX = "/api/config/v1"
 FEWEST, MOST = 5, 100
@@ -19,16 +20,23 @@ FEWEST, MOST = 5, 100
 
 @dataclass(frozen=True)
 class Collection:
-    """One kind of thing: how its rows are read, and how one is shown. ``filters``: query parameters that narrow it."""
+    """One kind of thing: its table and the column that numbers it, and how some rows are shown.
+
+    ``filters``: query parameters that narrow it, each with its column.
+    """
 
     name: str
-    sql: str
-    show: Callable[[Appliance, Any], dict[str, Any]]
-    filters: tuple[str, ...] = ()
+    table: str
+    number: str
+    show: Callable[[Appliance, Sequence[Any]], list[dict[str, Any]]]
+    filters: Mapping[str, str]
 
 
-def _show_jump_client(box: Appliance, row: Any) -> dict[str, Any]:
-    connected = is_connected(box, row["client"])
+def _show_jump_clients(box: Appliance, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [_show_jump_client(box, row, presence) for row, presence in zip(rows, read_presence(box, rows), strict=True)]
+
+
+def _show_jump_client(box: Appliance, row: Any, presence: Presence) -> dict[str, Any]:
     return {
         "id": row["id"],
         "client": row["client"],
@@ -37,45 +45,55 @@ def _show_jump_client(box: Appliance, row: Any) -> dict[str, Any]:
         "jump_group_name": row["jump_group"],
         "comments": row["comments"],
         "version": row["version"],
-        "connected": connected,
+        "connected": presence.connected,
         "needs_update": row["version"] != box.site.version,
-        "is_lost": False,
+        "is_lost": presence.lost,
         "last_connect_timestamp": _moment(row["last_connect"]),
-        "last_disconnect_timestamp": _moment(row["last_disconnect"]),
-        "unavailable_reason": None if connected else "disconnected",
+        "last_disconnect_timestamp": _moment(presence.left),
+        "unavailable_reason": None if presence.connected else "disconnected",
     }
 
 
 def _moment(seconds: float | None) -> str | None:
-    import time
-
     return None if seconds is None else time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(seconds))
 
 
-def _show_user(_: Appliance, row: Any) -> dict[str, Any]:
-    return {
-        "id": row["rowid"],
-        "username": row["name"],
-        "public_display_name": row["display"],
-        "enabled": bool(row["enabled"]),
-        "preferred_language": row["language"] or None,
-    }
+def _show_users(_: Appliance, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": row["rowid"],
+            "username": row["name"],
+            "public_display_name": row["display"],
+            "enabled": bool(row["enabled"]),
+            "preferred_language": row["language"] or None,
+        }
+        for row in rows
+    ]
 
 
-def _show_api_account(_: Appliance, row: Any) -> dict[str, Any]:
-    permissions: dict[str, Any] = json.loads(row["permissions"])
-    return {"id": row["rowid"], "name": row["name"], "client_id": row["client_id"], "enabled": bool(row["enabled"])} | permissions
+def _show_api_accounts(_: Appliance, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {"id": row["rowid"], "name": row["name"], "client_id": row["client_id"], "enabled": bool(row["enabled"])}
+        | json.loads(row["permissions"])
+        for row in rows
+    ]
 
 
-def _show_vault_account(_: Appliance, row: Any) -> dict[str, Any]:
-    return {"id": row["id"], "name": row["name"], "username": row["username"], "type": "username_password"}
+def _show_vault_accounts(_: Appliance, rows: Sequence[Any]) -> list[dict[str, Any]]:
+    return [{"id": row["id"], "name": row["name"], "username": row["username"], "type": "username_password"} for row in rows]
 
 
 COLLECTIONS = (
-    Collection("jump-client", "select * from jump_client order by id", _show_jump_client, ("name", "hostname", "jump_group_name")),
-    Collection("user", "select rowid, * from account order by rowid", _show_user, ("username",)),
-    Collection("api-account", "select rowid, * from api_account order by rowid", _show_api_account, ("name",)),
-    Collection("vault/account", "select * from vault_account order by id", _show_vault_account, ("name",)),
+    Collection(
+        "jump-client",
+        "jump_client",
+        "id",
+        _show_jump_clients,
+        {"name": "name", "hostname": "hostname", "jump_group_name": "jump_group"},
+    ),
+    Collection("user", "account", "rowid", _show_users, {"username": "name"}),
+    Collection("api-account", "api_account", "rowid", _show_api_accounts, {"name": "name"}),
+    Collection("vault/account", "vault_account", "id", _show_vault_accounts, {"name": "name"}),
 )
 
 
@@ -85,23 +103,24 @@ class Configuration:
     def __init__(self, api: Api) -> None:
         self._api = api
 
-    def _rows(self, collection: Collection) -> list[dict[str, Any]]:
+    def _find(self, collection: Collection, wanted: Mapping[str, object], page: tuple[int, int]) -> tuple[int, list[dict[str, Any]]]:
+        """How many rows have all ``wanted`` (column -> value), and some of them as they are shown: ``page`` is how many, after how many."""
         box = self._api.box
-        rows = [collection.show(box, row) for row in box.store.site.rows(collection.sql)]
-        for name in collection.filters:
-            if name in request.args:
-                rows = [row for row in rows if str(row[name]) == request.args[name]]
-        return rows
+        where = " and ".join(f"{column} = ?" for column in wanted) or "1"
+        total = box.store.site.value(f"select count(*) from {collection.table} where {where}", *wanted.values())  # noqa: S608 - our names
+        sql = f"select rowid, * from {collection.table} where {where} order by {collection.number} limit ? offset ?"  # noqa: S608 - our names
+        return int(total), collection.show(box, box.store.site.rows(sql, *wanted.values(), *page))
 
     def list(self, collection: Collection) -> Response:
         """A page of a collection."""
         _, left = self._api.admit("perm_configuration")
         _verify_known(("per_page", "current_page", *collection.filters))
         size, page = _number("per_page", MOST, FEWEST, MOST), _number("current_page", 1, 1, 10**9)
-        rows = self._rows(collection)
-        last = max(1, -(-len(rows) // size))
-        response = jsonify(rows[(page - 1) * size : page * size])
-        headers = {"Current-Page": page, "Last-Page": last, "Per-Page": size, "Total": len(rows)}
+        wanted = {column: request.args[name] for name, column in collection.filters.items() if name in request.args}
+        total, rows = self._find(collection, wanted, (size, (page - 1) * size))
+        last = max(1, -(-total // size))
+        response = jsonify(rows)
+        headers = {"Current-Page": page, "Last-Page": last, "Per-Page": size, "Total": total}
         for name, value in headers.items():
             response.headers[f"X-BT-Pagination-{name}"] = str(value)
         response.headers["Link"] = ", ".join(_links(collection.name, page, last, size))
@@ -111,10 +130,10 @@ class Configuration:
         """One item by its number."""
         _, left = self._api.admit("perm_configuration")
         _verify_known(())
-        found = next((row for row in self._rows(collection) if str(row["id"]) == number), None)
-        if found is None:
+        _, rows = self._find(collection, {collection.number: number}, (1, 0))
+        if not rows or str(rows[0]["id"]) != number:
             raise Turned(404, {"message": "Not Found"})
-        return limited(jsonify(found), left)
+        return limited(jsonify(rows[0]), left)
 
     def description(self) -> Response:
         """``GET /api/config/v1/openapi.yaml``."""

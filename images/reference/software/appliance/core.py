@@ -122,7 +122,8 @@ def create(box: Box) -> None:
         Certificates(box, store).add_factory(host)
         Accounts("appliance", store).add(FACTORY_NAME, "Administrator", FACTORY_PASSWORD, must_change=True)
         Accounts("login", store).add(FACTORY_NAME, "Administrator", FACTORY_PASSWORD, must_change=True)
-        store.site.set(site_name="", company="", public_host="", preshared_key="", failover_role="none", upgrade_slots=8, xml_api="on")
+        store.site.set(site_name="", company="", public_host="", preshared_key="", failover_role="none", xml_api="on")
+        store.site.set(upgrade_slots=8, lost_days=0)
         store.box.set(hostname=host, gateway="", dns="", ntp="", lockout_limit=5, agreement="off", agreement_text="", accepted="")
         server = box.factory / "update_server"
         store.box.set(update_server=server.read_text().strip() if server.exists() else "")

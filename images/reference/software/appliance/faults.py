@@ -26,6 +26,7 @@ FAULTS = {
     "step-down-seconds": "seconds a primary takes longer to step down",
     "step-down-silent": "on: a primary steps down, but its answer does not reach the peer",
     "peer-silent": "on: nothing goes between this box and its peer",
+    "update-pace": "bytes a second at which a client's update is handed out",
     "api-limit": "requests a second that an API account may make (20 without the fault)",
 }
 

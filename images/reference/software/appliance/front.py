@@ -27,7 +27,8 @@ worker_shutdown_timeout 5s;
 daemon off;
 pid "{run}/nginx.pid";
 error_log "{log}/nginx.log" warn;
-events {{ worker_connections 512; }}
+worker_rlimit_nofile 16384;
+events {{ worker_connections 8192; }}
 http {{
   access_log off;
   server_tokens off;
@@ -56,9 +57,16 @@ SERVER = """\
     ssl_certificate "{chain}";
     ssl_certificate_key "{key}";
     location / {{ proxy_pass http://unix:{socket}:; error_page 502 504 =503 @starting; }}
+    location /client/ {{
+      keepalive_timeout 600s;
+      proxy_pass http://unix:{socket}:;
+      error_page 502 504 =503 @starting;
+    }}
+    location {inside} {{ internal; keepalive_timeout 600s; alias "{updates}/"; }}
     location @starting {{ default_type text/plain; add_header Retry-After 2 always; return 503 "The appliance software is starting.\\n"; }}
   }}
 """
+INSIDE = "/updates-of-clients/"  # the application hands these files out by naming them; nobody can ask for one
 LISTEN = "0A"  # the state of a listening socket in /proc/net/tcp
 
 
@@ -89,6 +97,8 @@ class Front:
             chain=self.certificates.chain_path(number),
             key=self.certificates.key_path(number),
             socket=APPLICATION,
+            inside=INSIDE,
+            updates=self.box.run / "updates",
         )
 
     def apply(self, *, timeout: float = 30.0) -> None:

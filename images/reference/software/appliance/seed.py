@@ -53,6 +53,7 @@ class Wish:
     api_client_id: str = ""
     api_client_secret: str = ""
     jump_client_secret: str = ""
+    upgrade_slots: int = 0
     preshared_key: str = ""
     certificate_pem: str = ""
     key_pem: str = ""
@@ -130,6 +131,8 @@ def _fill(appliance: Appliance, wish: Wish) -> dict[str, Any]:
     settings = {name: getattr(wish, name) for name in ("site_name", "company", "preshared_key") if getattr(wish, name)}
     host = wish.public_host or (wish.site_name if "." in wish.site_name and " " not in wish.site_name else "")
     site.set(**settings, **({"public_host": host} if host else {}))
+    if wish.upgrade_slots:
+        site.set(upgrade_slots=wish.upgrade_slots)
     if wish.site_password:
         appliance.site_accounts.set_password(FACTORY_NAME, wish.site_password)
     if wish.api_client_id:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 import time
+from typing import Any
 
 from .accounts import hash_token
 from .backup import is_vault_readable
 from .box_pages import users
-from .clients import is_connected
 from .core import Appliance
 from .errors import Refused
 from .permissions import PERMISSIONS
+from .presence import Presence, read_presence
 from .web import Answer, Call, Entry, File, Going, Posted
 from .widgets import Button, Field, Form, Input, Link, Listing, Page, Say, Section, Table, Text
 
@@ -118,26 +119,37 @@ def _change_api(call: Call, posted: Posted) -> Answer:
     return Page(Say("API Configuration"), (Section(Say("API :: Add Account"), (Listing(facts), text, Link(Say("Back"), "api_accounts"))),))
 
 
+def _read_clients(box: Appliance) -> tuple[list[Any], list[Presence]]:
+    """All rows, and of each whether it is there; asked for in parts, since a question takes only so many names."""
+    rows = box.store.site.rows("select * from jump_client order by id")
+    parts = [rows[at : at + 500] for at in range(0, len(rows), 500)]
+    return rows, [one for part in parts for one in read_presence(box, part)]
+
+
 def jump_clients(call: Call) -> Answer:
     """Jump > Jump Clients."""
     box = call.box
     if call.posted is not None:
-        slots = call.posted.text("slots")
-        if not slots.isdigit() or int(slots) < 1:
+        at_once, days = call.posted.text("slots"), call.posted.text("lost_days")
+        if not at_once.isdigit() or int(at_once) < 1:
             raise Refused("The number of concurrent upgrades must be 1 or more.")
-        box.store.site.set(upgrade_slots=int(slots))
+        if not days.isdigit() or int(days) > 9999:
+            raise Refused("The number of days must be between 0 and 9999; with 0 none is marked as lost.")
+        box.store.site.set(upgrade_slots=int(at_once), lost_days=int(days))
         return Going("jump_clients", Say("The changes were saved."))
     rows = []
-    for row in box.store.site.rows("select * from jump_client order by id"):
-        connected = Say("Connected") if is_connected(box, row["client"]) else Say("Disconnected")
+    for row, presence in zip(*_read_clients(box), strict=True):
+        state = Say("Connected") if presence.connected else Say("Lost") if presence.lost else Say("Disconnected")
         last = _moment(row["last_connect"]) if row["last_connect"] else ""
-        rows.append((row["name"], row["hostname"], row["jump_group"], row["version"], connected, last))
+        rows.append((row["name"], row["hostname"], row["jump_group"], row["version"], state, last))
     headers = tuple(Say(text) for text in ("Name", "Hostname", "Jump Group", "Version", "Status", "Last Status Date"))
     label = Say("Maximum number of concurrent Jump Client upgrades")
-    slots_form = Form((Field("slots", label, value=box.store.site.setting("upgrade_slots")), Button("save", Say("Save Changes"))))
+    slots = Field("slots", label, value=box.store.site.setting("upgrade_slots"))
+    lost = Say("Days without a connection after which a Jump Client is lost")
+    form = Form((slots, Field("lost_days", lost, value=box.store.site.setting("lost_days", "0")), Button("save", Say("Save Changes"))))
     return Page(
         Say("Jump Clients"),
-        (Section(Say("Jump :: Jump Clients"), (Table(headers, tuple(rows)),)), Section(Say("Jump Clients :: Settings"), (slots_form,))),
+        (Section(Say("Jump :: Jump Clients"), (Table(headers, tuple(rows)),)), Section(Say("Jump Clients :: Settings"), (form,))),
     )
 
 

@@ -37,7 +37,10 @@ create table if not exists installed (
 create table if not exists job (
     id integer primary key, kind text not null, state text not null, step text not null, facts text not null default '{}',
     started real not null, ended real);
-create table if not exists presence (client text primary key, seen real not null, offered real not null default 0);
+create table if not exists presence (client text primary key, seen real not null);
+create table if not exists client_upgrade (
+    id integer primary key, client text not null, version text not null, granted real not null, until real not null, ended real);
+create index if not exists client_upgrade_open on client_upgrade (client) where ended is null;
 create table if not exists download (name text primary key, at real not null);
 create table if not exists failover_work (
     id integer primary key, kind text not null, state text not null, step text not null, facts text not null default '{}',
@@ -138,12 +141,14 @@ class Database:
             self._here.pid = None
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing; durable at the end. Nests: the outermost one commits."""
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """All or nothing; on the disk at the end, unless it need not be. Nests: the outermost one commits."""
         connection = self.connection
         if connection.in_transaction:
             yield connection
             return
+        if not durable:
+            connection.execute("pragma synchronous = normal")
         connection.execute("begin immediate")
         try:
             yield connection
@@ -152,6 +157,9 @@ class Database:
             if connection.in_transaction:
                 connection.execute("rollback")
             raise
+        finally:
+            if not durable:
+                connection.execute("pragma synchronous = full")
 
     def run(self, sql: str, *values: object) -> int:
         """One statement; answers how many rows it changed."""

@@ -197,6 +197,9 @@ class Supervisor:
         if order is Order.RESTART:
             self._stop_application()
             self._start_application()
+            if self._front is not None:
+                # New software ends every connection. Clients that are always connected learn by it that they should ask.
+                self._front.send_signal(signal.SIGHUP)
         elif order is Order.RESET:
             self._stop()
             self._reset()
