@@ -43,7 +43,8 @@ def render_following(found: Following) -> str:
 
     rate = f"{found.per_minute:.1f} a minute on average" if found.per_minute is not None else "the rate is not known"
     limit = f"at most {found.limit} at a time" if found.limit is not None else "the box names no limit"
-    lines = [f"{found.followed.updated} of {found.followed.expected} Jump Clients have taken {found.version}; {rate}, {limit}."]
+    left = f"; about {found.minutes_left:.0f} min to go at this rate" if found.followed.missing and found.minutes_left is not None else ""
+    lines = [f"{found.followed.updated} of {found.followed.expected} Jump Clients have taken {found.version}; {rate}, {limit}{left}."]
     lines += [f"  missing  {spell_out(name):<40} last seen {render_moment(seen)}" for name, seen in found.followed.missing]
     lines += [f"  lost     {spell_out(name)}" for name in found.followed.lost]
     return "\n".join([*lines, "By hand:", *(f"  {line}" for line in found.by_hand)])

@@ -10,11 +10,11 @@ from pydantic import TypeAdapter
 from migrate.pair_plan import PairMethod, PairUpgradePlan
 from migrate.plan_file import LoadedPlan
 from migrate.runbook import Json, Node, NodeKind, Phase, Runbook, Undo
-from migrate.runbooks.upgrade import BACKUP, LOGIN, READ, plan_package
+from migrate.runbooks.upgrade import BACKUP, LOGIN, READ, plan_deployed, plan_package, plan_removal
 from migrate.upgrade_path import UpgradePath
 from migrate.upgrade_plan import ClientWait
 
-VERSION = 1
+VERSION = 2
 SYNC, SWING = 60.0, 5.0
 
 
@@ -25,6 +25,7 @@ def plan_pair_upgrade(loaded: LoadedPlan[PairUpgradePlan], paths: Mapping[str, U
     phases = (
         _inspect(paths),
         _prepare(),
+        *plan_removal(plan, tuple(paths.values()), {"box": "a"}),
         Phase("break", "End the relationship; from here on there is no failover", (_break(),)),
         *_box(plan, paths, first, serving=plan.method is PairMethod.SYNC),
         _between(plan, paths[first], first, second),
@@ -155,5 +156,6 @@ def _join(plan: PairUpgradePlan) -> Phase:
                 after=("establish-pair",),
                 estimate=READ,
             ),
+            *plan_deployed(plan, "compare"),
         ),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic import TypeAdapter
@@ -12,7 +13,7 @@ from migrate.runbook import Json, Node, NodeKind, Phase, Runbook, Undo
 from migrate.upgrade_path import PathItem, UpgradePath
 from migrate.upgrade_plan import GUIDE_WAIT, ClientWait, UpgradePlan, UpgradingPlan
 
-VERSION = 1
+VERSION = 2
 LOGIN, READ, BACKUP, CHECKIN = 3.0, 10.0, 5.0, 300.0
 USUAL = 0.25  # what a package usually takes of the longest that one may take: 15 minutes of the guide's hour
 
@@ -23,6 +24,7 @@ def plan_upgrade(loaded: LoadedPlan[UpgradePlan], path: UpgradePath) -> Runbook:
     phases = (
         _inspect(path),
         _prepare(),
+        *plan_removal(plan, (path,), {}),
         *(plan_package(plan, path, item) for item in path.items),
         _finish(plan),
     )
@@ -62,15 +64,38 @@ def _prepare() -> Phase:
     )
 
 
+def plan_removal(plan: UpgradingPlan, paths: Sequence[UpgradePath], params: dict[str, Json]) -> tuple[Phase, ...]:
+    """Where nobody is waited for: people remove all client software before the first package, and the box is asked whether they have."""
+    if plan.clients.wait is not ClientWait.NONE or not any(path.site_items for path in paths):
+        return ()
+    nodes = (
+        Node("list-clients", "List the client software that has to be removed", step="list-clients", params=params, estimate=READ),
+        _gate("clients-removed", "All client software was removed, as clients-to-remove.md lists it", "list-clients"),
+        Node(
+            "confirm-removal",
+            "Ask the box whether a client is still connected",
+            step="confirm-removal",
+            params=params,
+            after=("clients-removed",),
+            may_skip=True,
+            estimate=READ,
+        ),
+    )
+    return (Phase("removal", "Client software is removed, since nobody is waited for", nodes),)
+
+
+def plan_deployed(plan: UpgradingPlan, *after: str) -> tuple[Node, ...]:
+    """Where nobody was waited for, the last node: a person says that the clients are back."""
+    return (_gate("clients-deployed", "Client software was deployed again", *after),) if plan.clients.wait is ClientWait.NONE else ()
+
+
 def plan_package(plan: UpgradingPlan, path: UpgradePath, item: PathItem) -> Phase:
     """The nodes of one package on one box."""
     seconds = plan.packages.longest * USUAL
     params: dict[str, Json] = {"item": TypeAdapter(PathItem).dump_python(item, mode="json")}
     nodes: list[Node] = []
     first = path.site_items[:1] == (item,)
-    if first and plan.clients.wait is ClientWait.NONE:
-        nodes.append(_gate("clients-removed", "All client software was removed"))
-    elif item.kind is PackageKind.SITE and not first:
+    if item.kind is PackageKind.SITE and not first:
         # Since the last backup people have worked on the site, and a backup goes back only into the version that it is of.
         nodes.append(Node(f"backup-{item.label}", "A fresh backup of this version", step="backup-box", estimate=BACKUP))
     if plan.window is not None:
@@ -106,13 +131,12 @@ def _wait(plan: UpgradingPlan, item: PathItem, params: dict[str, Json]) -> Node:
 
 
 def _finish(plan: UpgradePlan) -> Phase:
-    nodes = [
+    nodes = (
         Node("compare", "Compare the box with what it was", step="compare-upgrade", estimate=READ),
         Node("clients-papers", "List what has to be done by hand", step="clients-papers", after=("compare",), estimate=1.0),
-    ]
-    if plan.clients.wait is ClientWait.NONE:
-        nodes.append(_gate("clients-deployed", "Client software was deployed again", "clients-papers"))
-    return Phase("finish", "Prove the upgrade, and say what is left to do", tuple(nodes))
+        *plan_deployed(plan, "clients-papers"),
+    )
+    return Phase("finish", "Prove the upgrade, and say what is left to do", nodes)
 
 
 def _gate(name: str, title: str, *after: str) -> Node:

@@ -23,7 +23,8 @@ from migrate.wiring.desk import open_desk
 class Following:
     """Jump Clients now. ``since``: when the last site package was installed by a run of this plan (the box's clock), None where none was.
 
-    ``per_minute``: clients that followed, on average since then; ``limit``: how many the box lets update at a time.
+    ``per_minute``: clients that followed, on average since then; ``limit``: how many the box lets update at a time;
+    ``minutes_left``: until the last has followed, if all go on so.
     """
 
     version: str
@@ -31,6 +32,7 @@ class Following:
     followed: Followed
     per_minute: float | None
     limit: int | None
+    minutes_left: float | None = None
     by_hand: tuple[str, ...] = BY_HAND
 
     def to_json(self) -> dict[str, object]:
@@ -63,7 +65,8 @@ def reckon(clients: tuple[JumpClient, ...], version: str, last: Installed | None
     since = last.box_began if last is not None else None
     followed = count_followed(clients, since or 0.0)
     minutes = (now - since) / 60 if since is not None else 0.0
-    return Following(version, since, followed, followed.updated / minutes if minutes > 0 else None, limit)
+    rate = followed.updated / minutes if minutes > 0 else None
+    return Following(version, since, followed, rate, limit, len(followed.missing) / rate if rate else None)
 
 
 def find_last_site_package(plan_file: Path, engine: str) -> Installed | None:

@@ -55,6 +55,11 @@ PAIRS = {
     "pair, the backup first": plan_pair_upgrade(make_loaded_pair_upgrade(), PATHS),
     "pair, the primary first": plan_pair_upgrade(make_loaded_pair_upgrade(("method: async", "method: sync")), PATHS),
 }
+NOBODY = ("packages:", "clients: {wait: none}\npackages:")
+NOBODY_WAITED_FOR = {
+    method: plan_pair_upgrade(make_loaded_pair_upgrade(NOBODY, ("method: async", f"method: {method}")), PATHS)
+    for method in ("async", "sync")
+}
 PHASES = ["inspect", "prepare", "build", "verify", "cutover", "watch", "retire"]
 
 
@@ -224,12 +229,23 @@ def test_in_windows_each_package_waits_for_one_of_its_own() -> None:
         assert f"look-{phase.name}" in before(phase, f"install-{phase.name}")
 
 
-def test_where_nobody_is_waited_for_a_person_says_that_the_clients_are_gone() -> None:
-    book = UPGRADES["upgrade, nobody waited for"]
-    phase = next(phase for phase in book.phases if phase.name == "site-21.2.1")
-    assert "clients-removed" in before(phase, "install-site-21.2.1")
+@pytest.mark.parametrize("book", [UPGRADES["upgrade, nobody waited for"], *NOBODY_WAITED_FOR.values()])
+def test_where_nobody_is_waited_for_clients_are_removed_before_the_first_package_and_the_box_is_asked(book: Runbook) -> None:
+    names = [phase.name for phase in book.phases]
+    phase = book.phases[names.index("removal")]
+    assert names[:3] == ["inspect", "prepare", "removal"]
+    assert [node.name for node in phase.nodes] == ["list-clients", "clients-removed", "confirm-removal"]
+    assert before(phase, "confirm-removal") == {"list-clients", "clients-removed"}
     assert book.node("clients-removed").kind is NodeKind.GATE
     assert [node.name for node in book.nodes()][-1] == "clients-deployed"
+    assert not [node.name for node in book.nodes() if "clients-site" in node.name]
+
+
+@pytest.mark.parametrize("book", [*UPGRADES.values(), *PAIRS.values(), *NOBODY_WAITED_FOR.values()])
+def test_nothing_comes_after_a_node_that_its_phase_does_not_have(book: Runbook) -> None:
+    for phase in book.phases:
+        there = {node.name for node in phase.nodes}
+        assert all(set(node.after) <= there for node in phase.nodes)
 
 
 def test_a_day_is_a_soak_of_24_hours() -> None:
