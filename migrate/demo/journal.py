@@ -27,6 +27,7 @@ class Kind(StrEnum):
     PAGE = "page"  # a visitor looks at the site
     SESSION = "session"  # a client hands in a finished session
     CHECKIN = "checkin"  # a Jump Client of the swarm says that it is there
+    UPDATE = "update"  # a Jump Client fetches its update
     LOOKUP = "lookup"  # the name server was asked
     END = "end"  # the visitor was told to end, and everything under way has ended
 
@@ -39,7 +40,8 @@ class Entry:
     """One line. ``at``: Unix seconds when it began; ``ms``: how long it took.
 
     ``leaf``: SHA-256 (hex) of the served leaf; ``chain``: :func:`digest_chain` of everything served. ``lsid`` on sessions. ``error``
-    is empty where ``ok``.
+    is empty where ``ok``. ``version``: what a client said that it runs; ``update``: what it was told to become, with which it holds a slot;
+    ``size``: bytes of an update that came.
     """
 
     at: float
@@ -53,6 +55,9 @@ class Entry:
     client: str = ""
     lsid: str = ""
     error: str = ""
+    version: str = ""
+    update: str = ""
+    size: int = 0
 
     @property
     def answered_at(self) -> float:

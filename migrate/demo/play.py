@@ -18,6 +18,7 @@ from kit.progress import Progress
 from kit.waiting import wait_for
 from migrate.demo.authority import issue
 from migrate.demo.journal import VisitorSummary, read_journal
+from migrate.demo.jump_client import ClientAccount
 from migrate.demo.nameserver import DemoNameServer, ZoneRecord
 from migrate.demo.secrets_file import DemoSecrets
 from migrate.demo.stage import (
@@ -35,7 +36,6 @@ from migrate.demo.stage import (
     render_pair_plan,
     render_upgrade_plan,
 )
-from migrate.demo.swarm import ClientAccount
 from migrate.demo.visitor_config import VisitorConfig, write_config
 from migrate.engine.model import NodeState, RunState, RunStatus
 from migrate.plan import CommonPlan
@@ -76,12 +76,13 @@ PROOFS = ("served-chain", "compare")
 
 @dataclass(frozen=True)
 class Play:
-    """What a demo is asked for."""
+    """What a demo is asked for. ``visiting``: how many of the site's Jump Clients the visitors play; None: all of them."""
 
     folder: Path
     size: SiteSize
     soak: float = 10.0
     scenario: Scenario = Scenario.MIGRATION
+    visiting: int | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +146,7 @@ class Scene:
     names: DemoNameServer
     secrets: DemoSecrets
     visitors: Child
+    clients: tuple[str, ...]
 
     @property
     def journal(self) -> Path:
@@ -180,7 +182,7 @@ def open_scene(play: Play, stage: Stage, progress: Progress) -> Iterator[Scene]:
             establish_pair(plan, progress)
         visitors = stack.enter_context(_let_visitors_in(play, stage, names, site, secrets))
         _wait_for_first_visit(folder, visitors, stage.pace.first_visit)
-        yield Scene(plan, stage, names, secrets, visitors)
+        yield Scene(plan, stage, names, secrets, visitors, site.jump_clients)
 
 
 def establish_pair(plan: Path, progress: Progress) -> None:
@@ -216,7 +218,7 @@ def _let_visitors_in(play: Play, stage: Stage, names: DemoNameServer, site: OldS
         ca_file=play.folder / "root.pem",
         name_servers=names.servers,
         journal=play.folder / "journal.jsonl",
-        clients=tuple(ClientAccount(client, secrets.jump_clients) for client in site.jump_clients),
+        clients=tuple(ClientAccount(client, secrets.jump_clients) for client in site.jump_clients[: play.visiting]),
         rate=stage.pace.rate,
         timeout=stage.pace.timeout,
         checkin_every=stage.pace.checkin_every,

@@ -1,128 +1,202 @@
-"""Jump Clients: programs on customers' machines that keep a TLS connection to the site and check in every few seconds."""
+"""The client swarm: a program of its own that is thousands of Jump Clients of one site.
+
+``python -m migrate.demo.swarm CONFIG`` runs them until all have told the site that they run the version ``until``, or the time is over,
+or SIGTERM comes; then it prints what they did as one JSON object. docs/how-to/client-swarm.md explains the configuration.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import random
+import resource
+import signal
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kit.errors import BoxshiftError, RefusedError, UsageError
 from kit.secret import Secret
+from migrate.cutover.dns_values import NameServer
+from migrate.demo.client_wire import Limits
 from migrate.demo.journal import Entry, Journal, Kind
-from migrate.demo.stub import LookupFailedError, StubResolver
-from migrate.demo.wire import Answer, SiteWire, Target
+from migrate.demo.jump_client import ClientAccount, Resolver, Swarm, SwarmSettings, Tally, run_clients
+from migrate.demo.stub import StubResolver
+from migrate.demo.wire import Target, read_trust
 
-RETRY_SECONDS, RETRY_MOST = 0.5, 16.0
-UPDATE_SECONDS = 1.0  # that a client needs to update itself and come back
-
-
-@dataclass(frozen=True)
-class ClientAccount:
-    """What a Jump Client proves itself with."""
-
-    client: str
-    secret: Secret
+SPARE_FILES = 64  # open files beside the clients' connections
+EXIT_MISSING = 4
+LOOK = 0.2  # seconds between two looks whether all are done
 
 
-@dataclass(frozen=True)
-class SwarmSettings:
-    """``interval`` between two check-ins of one client, ``timeout`` of one exchange, both in seconds."""
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, frozen=True)
 
-    target: Target
+
+class _Server(_Strict):
+    address: str
+    port: Annotated[int, Field(gt=0, lt=65536)]
+
+
+class SwarmConfig(_Strict):
+    """The file. Clients share one secret; every ``passive_every``-th is passive (0: none). Times in seconds."""
+
+    site: str
+    port: Annotated[int, Field(gt=0, lt=65536)] = 443
     ca_file: Path
-    interval: float
-    timeout: float
-    version: str
+    address: str = ""
+    name_servers: tuple[_Server, ...] = ()
+    journal: Path
+    clients: Annotated[tuple[str, ...], Field(min_length=1)]
+    secret: str
+    version: str = ""
+    until: str = ""
+    seconds: Annotated[float, Field(gt=0)] = 86400.0
+    passive_every: Annotated[int, Field(ge=0)] = 0
+    checkin_every: Annotated[float, Field(gt=0)] = 120.0
+    passive_checkin_every: Annotated[float, Field(gt=0)] = 3600.0
+    update_takes: Annotated[float, Field(ge=0)] = 1.0
+    spread: Annotated[float, Field(ge=0)] = 1.0
+    timeout: Annotated[float, Field(gt=0, le=600)] = 30.0
+    connects_per_second: Annotated[float, Field(gt=0)] = 100.0
+    at_once: Annotated[int, Field(gt=0)] = 64
 
-
-async def run_swarm(
-    settings: SwarmSettings, accounts: Sequence[ClientAccount], resolver: StubResolver, journal: Journal, stop: asyncio.Event
-) -> None:
-    """Run one task for each client until ``stop``."""
-    async with asyncio.TaskGroup() as tasks:
-        for number, account in enumerate(accounts):
-            delay = settings.interval * number / max(1, len(accounts))
-            tasks.create_task(_JumpClient(settings, account, resolver, journal).run(stop, delay))
-
-
-class _JumpClient:
-    def __init__(self, settings: SwarmSettings, account: ClientAccount, resolver: StubResolver, journal: Journal) -> None:
-        self._settings = settings
-        self._account = account
-        self._resolver = resolver
-        self._journal = journal
-        self._address = ""
-        self._version = settings.version
-        self._updated = False
-
-    async def run(self, stop: asyncio.Event, delay: float) -> None:
-        """Check in until ``stop``. A failure closes the connection: the next try resolves the name again."""
-        wire, retry = self._open(), RETRY_SECONDS
-        try:
-            await rest(stop, delay)
-            while not stop.is_set():
-                good = await self._check_in(wire)
-                if not good:
-                    self._address = ""
-                    await wire.aclose()
-                    wire = self._open()
-                # Ever longer, and spread a little: clients that lost their box in one moment must not storm it in one moment.
-                retry = RETRY_SECONDS if good else min(2 * retry, RETRY_MOST)
-                pause = (UPDATE_SECONDS if self._updated else self._settings.interval) if good else retry
-                await rest(stop, pause * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, guards nothing
-        finally:
-            await wire.aclose()
-
-    def _open(self) -> SiteWire:
-        return SiteWire(self._settings.target, self._settings.ca_file, timeout=self._settings.timeout, keep_alive=True)
-
-    async def _check_in(self, wire: SiteWire) -> bool:
-        began, start = time.time(), time.monotonic()
-        try:
-            self._address = self._address or (await self._resolver.resolve())[0]
-        except LookupFailedError as failure:
-            self._note(began, start, Answer(), f"dns: {failure.sentence}")
-            return False
-        body = {"client": self._account.client, "secret": self._account.secret.reveal(), "version": self._version}
-        answer = await wire.exchange(self._address, "/client/checkin", body)
-        error = answer.error or ("" if answer.status == 200 else f"http {answer.status}")
-        self._note(began, start, answer, error)
-        self._updated = not error and self._take_update(answer.body)
-        return not error
-
-    def _take_update(self, body: bytes) -> bool:
-        """Become the version that the site offers; the next check-in says so. Whether there was one."""
-        try:
-            offered = json.loads(body).get("update")
-        except (ValueError, AttributeError):
-            return False
-        self._version = str(offered or self._version)
-        return bool(offered)
-
-    def _note(self, began: float, start: float, answer: Answer, error: str) -> None:
-        self._journal.write(
-            Entry(
-                began,
-                Kind.CHECKIN,
-                not error,
-                (time.monotonic() - start) * 1000,
-                address=self._address,
-                leaf=answer.leaf,
-                chain=answer.chain,
-                status=answer.status,
-                client=self._account.client,
-                error=error,
-            )
+    def settings(self) -> SwarmSettings:
+        """How the clients behave."""
+        return SwarmSettings(
+            Target(self.site, self.port),
+            self.checkin_every,
+            self.timeout,
+            self.version,
+            self.passive_checkin_every,
+            self.update_takes,
+            self.spread,
+            self.connects_per_second,
+            self.at_once,
         )
 
+    def accounts(self) -> tuple[ClientAccount, ...]:
+        """The clients."""
+        secret, every = Secret(self.secret), self.passive_every
+        return tuple(ClientAccount(name, secret, passive=every > 0 and at % every == every - 1) for at, name in enumerate(self.clients))
 
-async def rest(stop: asyncio.Event, seconds: float) -> None:
-    """Sleep, but no longer than until ``stop``."""
+
+@dataclass(frozen=True)
+class _Fixed(Resolver):
+    """A site whose address is known."""
+
+    address: str
+
+    async def resolve(self) -> tuple[str, ...]:
+        return (self.address,)
+
+
+def read_swarm_config(path: Path) -> SwarmConfig:
+    """Read it.
+
+    Raises:
+        UsageError: not there, or not what it should be.
+        RefusedError: others on this machine may read it.
+
+    """
     try:
-        async with asyncio.timeout(max(0.0, seconds)):
-            await stop.wait()
-    except TimeoutError:
-        return
+        if path.stat().st_mode & 0o077:
+            raise RefusedError(f"{path} holds a secret and others may read it.", hint=f"chmod 600 {path}")
+        config = SwarmConfig.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.", hint="Give the path of the swarm's configuration.") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UsageError(f"{path} is not a swarm's configuration: {where}: {first['msg']}.") from None
+    if bool(config.address) == bool(config.name_servers):
+        raise UsageError(f"{path} is not a swarm's configuration: it must name either address or name_servers.")
+    return config
+
+
+def raise_file_limit(clients: int) -> None:
+    """Each client has a connection.
+
+    Raises:
+        RefusedError: this process may not have so many.
+
+    """
+    wanted = clients + SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        raise RefusedError(
+            f"{clients} clients need {wanted} open files, and this process may have {hard}.", hint="Raise the hard limit: ulimit -Hn."
+        )
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def run_swarm(config: SwarmConfig) -> tuple[Tally, int]:
+    """Run it to its end; what the clients did, and how many have not reached ``until``."""
+    accounts, tally, stop = config.accounts(), Tally(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with Journal(config.journal) as journal:
+        servers = [NameServer(one.address, one.port) for one in config.name_servers]
+        resolver: Resolver = _Fixed(config.address)
+        if servers:
+            resolver = StubResolver(config.site, servers, timeout=config.timeout, journal=journal)
+        limits = Limits(config.connects_per_second, config.at_once)
+        swarm = Swarm(config.settings(), read_trust(config.ca_file), resolver, journal, limits, tally)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_watch(config, tally, stop))
+            tasks.create_task(run_clients(swarm, accounts, stop))
+        journal.write(Entry(time.time(), Kind.END, ok=True))
+    return tally, _missing(config, tally)
+
+
+async def _watch(config: SwarmConfig, tally: Tally, stop: asyncio.Event) -> None:
+    """Stop when all are done, or the time is over."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + config.seconds
+    while not stop.is_set() and loop.time() < end and (not config.until or _missing(config, tally)):
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK)
+    stop.set()
+
+
+def _missing(config: SwarmConfig, tally: Tally) -> int:
+    return len(config.clients) - tally.versions.get(config.until, 0) if config.until else 0
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run it; 0 after an ordered end, 2 for a wrong configuration, 4 where clients have not reached the version asked for."""
+    if len(arguments) != 1:
+        sys.stderr.write("usage: python -m migrate.demo.swarm CONFIG\n")
+        return 2
+    try:
+        config = read_swarm_config(Path(arguments[0]))
+        raise_file_limit(len(config.clients))
+        began = time.monotonic()
+        tally, missing = asyncio.run(run_swarm(config))
+    except* BoxshiftError as group:
+        first = _first(group)
+        sys.stderr.write(f"{first} {first.hint}\n")
+        return_code = 2
+    else:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        figures = {"clients": len(config.clients), "missing": missing, "seconds": round(time.monotonic() - began, 1)}
+        figures |= {"cpu_seconds": round(used.ru_utime + used.ru_stime, 1), "peak_kib": used.ru_maxrss}
+        sys.stdout.write(json.dumps(figures | asdict(tally)) + "\n")
+        return_code = EXIT_MISSING if missing else 0
+    return return_code
+
+
+def _first(group: BaseExceptionGroup[BoxshiftError]) -> BoxshiftError:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

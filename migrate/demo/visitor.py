@@ -24,11 +24,12 @@ from typing import Self
 from kit.errors import BoxshiftError, FailedError
 from kit.process import Child
 from kit.waiting import wait_for
+from migrate.demo.client_wire import Limits
 from migrate.demo.journal import Entry, Journal, Kind, VisitorSummary, read_entries, read_journal
+from migrate.demo.jump_client import ClientAccount, Swarm, SwarmSettings, Tally, run_clients
 from migrate.demo.stub import LookupFailedError, StubResolver
-from migrate.demo.swarm import ClientAccount, SwarmSettings, rest, run_swarm
 from migrate.demo.visitor_config import VisitorConfig, read_config, write_config
-from migrate.demo.wire import Answer, SiteWire, Target
+from migrate.demo.wire import Answer, SiteWire, Target, read_trust
 
 START_SECONDS = 60.0
 
@@ -140,10 +141,12 @@ async def run_visitor(config: VisitorConfig) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, visitor.stop.set)
-        swarm = SwarmSettings(Target(config.site, config.port), config.ca_file, config.checkin_every, config.timeout, config.client_version)
+        settings = SwarmSettings(Target(config.site, config.port), config.checkin_every, config.timeout, config.client_version)
+        limits = Limits(settings.connects_per_second, settings.at_once)
+        swarm = Swarm(settings, read_trust(config.ca_file), resolver, journal, limits, Tally())
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(visitor.run())
-            tasks.create_task(run_swarm(swarm, config.clients, resolver, journal, visitor.stop))
+            tasks.create_task(run_clients(swarm, config.clients, visitor.stop))
         journal.write(Entry(time.time(), Kind.END, ok=True))
 
 
@@ -202,6 +205,15 @@ class VisitorProgram:
         if self._child is None or self._child.status is None:
             return None
         return f"the visitor ended with status {self._child.status}; it said: {self._child.said()}"
+
+
+async def rest(stop: asyncio.Event, seconds: float) -> None:
+    """Sleep, but no longer than until ``stop``."""
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            await stop.wait()
+    except TimeoutError:
+        return
 
 
 def main(arguments: Sequence[str]) -> int:

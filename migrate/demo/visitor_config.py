@@ -13,7 +13,7 @@ from kit.errors import RefusedError, UsageError
 from kit.files import write_private
 from kit.secret import Secret
 from migrate.cutover.dns_values import NameServer
-from migrate.demo.swarm import ClientAccount
+from migrate.demo.jump_client import ClientAccount
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,19 @@ class Target:
         return self.site if self.port == 443 else f"{self.site}:{self.port}"
 
 
+def read_trust(ca_file: Path) -> ssl.SSLContext:
+    """What trusts the roots of this file, and no others.
+
+    Raises:
+        UsageError: it holds none.
+
+    """
+    try:
+        return ssl.create_default_context(cafile=str(ca_file))
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(f"{ca_file} holds no root certificate in PEM form.", hint="Give the root of the site's chain.") from error
+
+
 class SiteWire:
     """Connections to the site that trust the given roots only. Without ``keep_alive`` every request is a new TLS connection.
 
@@ -53,10 +66,7 @@ class SiteWire:
     """
 
     def __init__(self, target: Target, ca_file: Path, *, timeout: float, keep_alive: bool) -> None:
-        try:
-            trust = ssl.create_default_context(cafile=str(ca_file))
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"{ca_file} holds no root certificate in PEM form.", hint="Give the root of the site's chain.") from error
+        trust = read_trust(ca_file)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None if keep_alive else 0)
         self._client = httpx.AsyncClient(verify=trust, trust_env=False, limits=limits, timeout=timeout)
         self._target = target
@@ -98,8 +108,11 @@ def _reason(error: Exception) -> str:
 
 
 def _served(response: httpx.Response) -> tuple[str, str]:
-    stream = response.extensions["network_stream"]
-    tls: Any = stream.get_extra_info("ssl_object")
+    return digest_served(response.extensions["network_stream"].get_extra_info("ssl_object"))
+
+
+def digest_served(tls: Any) -> tuple[str, str]:
+    """SHA-256 of the leaf that a TLS connection was shown, and :func:`digest_chain` of all of it."""
     leaf = tls.getpeercert(binary_form=True)
     return hashlib.sha256(leaf).hexdigest(), digest_chain(_chain(tls))
 

@@ -20,8 +20,8 @@ from kit.process import Child, run
 from kit.secret import Secret
 from kit.waiting import wait_for
 from migrate.demo.journal import VisitorSummary, digest_chain
+from migrate.demo.jump_client import ClientAccount
 from migrate.demo.nameserver import DemoNameServer
-from migrate.demo.swarm import ClientAccount
 from migrate.demo.visitor import VisitorProgram
 from migrate.demo.visitor_config import VisitorConfig, read_config, write_config
 

@@ -16,7 +16,9 @@ REFERENCES = {
     r"kit/references\.py": "the one place that resolves references to secrets",
 }
 COMMAND_LINES = r"migrate/cli/.*|(certs|images)/(cli|lab_cli|import_cli|__main__)\.py"
-PROGRAMS = rf"{COMMAND_LINES}|migrate/demo/visitor\.py"  # the visitor is a program of its own, started by the demo
+PROGRAMS = (
+    rf"{COMMAND_LINES}|migrate/demo/(visitor|swarm)\.py"  # programs of their own: visitors, who the demo starts, and the client swarm
+)
 # foreign package: where it may be imported (a pattern over paths), and why there
 ONLY_IN: dict[str, dict[str, str]] = {
     "subprocess": {

@@ -20,6 +20,12 @@ def vendor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("vendor")
 
 
+@pytest.fixture(scope="session")
+def nets() -> Iterator[int]:
+    """Loopback networks that no other scene of this session has; :func:`theatre.find_net` takes a free one."""
+    return NETS
+
+
 @pytest.fixture
 def make_rig(tmp_path: Path, vendor: Path) -> Iterator[Callable[..., Rig]]:
     with ExitStack() as stack:

@@ -135,10 +135,11 @@ def open_rig(
     profile: str = "current",
     vendor: Path | None = None,
     scenario: Scenario = Scenario.MIGRATION,
+    visiting: int | None = None,
 ) -> Iterator[Rig]:
     """Raise a scene on the loopback network 127.``net``. Everything is taken away afterwards."""
     stage = LocalStage(folder / "stage", net=net, profile=profile, vendor=vendor, pair=scenario.is_pair)
-    with open_scene(Play(folder, size, soak=2.0, scenario=scenario), stage, Silent()) as scene:
+    with open_scene(Play(folder, size, soak=2.0, scenario=scenario, visiting=visiting), stage, Silent()) as scene:
         yield Rig(scene, stage, folder / "boxshift.log")
 
 
