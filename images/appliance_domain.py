@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from images.domain import MARK_NAMESPACE, NETWORK_SLOT, QEMU_NAMESPACE, Accelerator, Forward, Mark
+from images.domain import MARK_NAMESPACE, NETWORK_SLOT, QEMU_NAMESPACE, Accelerator, Forward, Mark, add_interface
 from images.errors import SpecError
 from images.hardware import Bus, Card, Drive, DriveKind, Firmware, MachineHardware
+from images.uplink import Uplink
 
 _PREFIXES = {Bus.IDE: "hd", Bus.SATA: "sd", Bus.SCSI: "sd", Bus.VIRTIO: "vd", Bus.FLOPPY: "fd"}
 _DEVICES = {"virtio": "virtio-net-pci"}
@@ -21,6 +22,7 @@ class ApplianceDomain:
 
     ``properties``: the CD with the answers to its questions, None where it asks none. ``macs``: one per card. ``forwards`` lead to the
     first card; the others are on networks of their own without a way out. ``kernel``: kernel and initrd, None where the firmware starts it.
+    ``uplink``: what the first card hangs on; None: user networking, with the forwards.
     """
 
     name: str
@@ -34,6 +36,7 @@ class ApplianceDomain:
     console_log: Path
     properties: Path | None = None
     kernel: tuple[Path, Path] | None = None
+    uplink: Uplink | None = None
 
 
 def render_appliance_domain(domain: ApplianceDomain) -> str:
@@ -165,8 +168,12 @@ def _name(bus: Bus, names: Counter[str]) -> str:
 
 
 def _add_cards(root: ET.Element, domain: ApplianceDomain) -> None:
-    commandline = ET.SubElement(root, f"{{{QEMU_NAMESPACE}}}commandline")
-    for number, (card, mac) in enumerate(zip(domain.hardware.cards, domain.macs, strict=True)):
+    cards = list(enumerate(zip(domain.hardware.cards, domain.macs, strict=True)))
+    if domain.uplink is not None and cards:
+        _, (first, mac) = cards.pop(0)
+        add_interface(root, domain.uplink, mac, first.model)
+    commandline = ET.SubElement(root, f"{{{QEMU_NAMESPACE}}}commandline") if cards else root
+    for number, (card, mac) in cards:
         way = [one.option for one in domain.forwards] if number == 0 else ["restrict=on"]
         for value in ("-netdev", ",".join(("user", f"id=boxnet{number}", *way)), "-device", _card(card, mac, number, domain.hardware)):
             ET.SubElement(commandline, f"{{{QEMU_NAMESPACE}}}arg", {"value": value})

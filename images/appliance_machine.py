@@ -36,7 +36,7 @@ def ensure_appliance(
     domain = plan_appliance_domain(
         image, folder, name=entry.name, uuid=entry.uuid, mark=mark, mac=entry.mac, accelerator=accelerator, forwards=entry.forwards
     )
-    return replace(domain, hardware=resize(domain.hardware, memory_mib=entry.memory_mib, cpus=entry.cpus))
+    return replace(domain, hardware=resize(domain.hardware, memory_mib=entry.memory_mib, cpus=entry.cpus), uplink=entry.uplink)
 
 
 def ensure_appliance_disks(store: Store, image: Image, folder: Path, *, is_new: bool) -> tuple[tuple[str, Path], ...]:

@@ -15,10 +15,16 @@ def console_tail(log: Path, *, lines: int = CONSOLE_LINES) -> tuple[str, ...]:
     try:
         with log.open("rb") as source:
             source.seek(max(0, log.stat().st_size - CONSOLE_BYTES))
-            text = source.read().decode(errors="replace")
+            said = source.read()
     except FileNotFoundError:
         return ()
     except PermissionError:
         return (f"({log} may not be read by this user)",)
+    return clean_console(said, lines=lines)
+
+
+def clean_console(said: bytes, *, lines: int) -> tuple[str, ...]:
+    """The last lines of what a console said, without control characters."""
+    text = said.decode(errors="replace")
     cleaned = (_ESCAPES.sub("", line).rstrip() for line in text.splitlines())
     return tuple([line for line in cleaned if line][-lines:])

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 from images.errors import SpecError
 from images.segment import SegmentCard, render_card
+from images.uplink import Uplink
 
 MARK_NAMESPACE = "urn:boxshift:machine:1"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -76,7 +77,7 @@ class Domain:
     """All that a domain's XML says. Memory in MiB; ``arguments`` are the kernel's.
 
     ``first_lease``: where user networking begins to give addresses; empty: where it does by itself, at 10.0.2.15. ``segments``: further
-    cards, on private segments.
+    cards, on private segments. ``uplink``: what the first card hangs on; None: user networking.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Domain:
     console_log: Path
     first_lease: str = ""
     segments: tuple[SegmentCard, ...] = ()
+    uplink: Uplink | None = None
 
 
 def render_domain(domain: Domain) -> str:
@@ -167,7 +169,8 @@ def _add_devices(root: ET.Element, domain: Domain) -> None:
 
 def _add_network(root: ET.Element, domain: Domain) -> None:
     """User networking by QEMU's own options: libvirt 9.0 accepts ``<portForward>`` without passt and then does nothing."""
-    commandline = ET.SubElement(root, f"{{{QEMU_NAMESPACE}}}commandline")
+    if domain.uplink is not None:
+        add_interface(root, domain.uplink, domain.mac, "virtio")
     start = [f"dhcpstart={domain.first_lease}"] if domain.first_lease else []
     netdev = ",".join(("user", "id=boxnet0", *start, *(one.option for one in domain.forwards)))
     device = f"virtio-net-pci,netdev=boxnet0,id=boxcard0,mac={domain.mac},bus=pci.0,addr={NETWORK_SLOT:#x},romfile="
@@ -176,8 +179,25 @@ def _add_network(root: ET.Element, domain: Domain) -> None:
         for number, card in enumerate(domain.segments)
         for pair in (("-netdev", card.render_netdev(number)), ("-device", render_card(number, domain.mac)))
     )
-    for value in _options(("-netdev", netdev), ("-device", device), *further):
+    first = () if domain.uplink is not None else (("-netdev", netdev), ("-device", device))
+    values = list(_options(*first, *further))
+    commandline = ET.SubElement(root, f"{{{QEMU_NAMESPACE}}}commandline") if values else root
+    for value in values:
         ET.SubElement(commandline, f"{{{QEMU_NAMESPACE}}}arg", {"value": value})
+
+
+def add_interface(root: ET.Element, uplink: Uplink, mac: str, model: str) -> None:
+    """A card that libvirt connects to one of its networks, or to a bridge of the hypervisor's."""
+    card = ET.SubElement(need_devices(root), "interface", {"type": uplink.kind.value})
+    ET.SubElement(card, "mac", {"address": mac})
+    ET.SubElement(card, "source", {uplink.kind.value: uplink.name})
+    ET.SubElement(card, "model", {"type": model})
+
+
+def need_devices(root: ET.Element) -> ET.Element:
+    """The element of a domain that holds its devices."""
+    devices = root.find("devices")
+    return ET.SubElement(root, "devices") if devices is None else devices
 
 
 def _options(*pairs: tuple[str, str]) -> Iterable[str]:

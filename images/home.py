@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 from kit.errors import FailedError, UsageError
 
@@ -53,6 +56,10 @@ class Home:
         """What boxshift made: a SQLite file."""
         return self.root / "ledger.sqlite"
 
+    def ledger_of(self, uri: str) -> Path:
+        """What boxshift made on a hypervisor that keeps its files itself: a ledger for each, so that none is asked about another's."""
+        return self.root / "hypervisors" / f"{render_slug(uri)}.sqlite"
+
     @property
     def cache(self) -> Path:
         """What can be measured again."""
@@ -82,6 +89,15 @@ def find_home(env: Mapping[str, str] = os.environ) -> Home:
     return Home(Path(data) / "boxshift")
 
 
+def render_slug(uri: str) -> str:
+    """A file name for a hypervisor: where it is and which of its daemons, not by which key one gets there."""
+    parts = urlsplit(uri)
+    sockets = [value for key, value in parse_qsl(parts.query) if key == "socket"]
+    where = "-".join((parts.netloc.rpartition("@")[2] or "here", parts.path.strip("/"), *sockets))
+    readable = re.sub(r"[^A-Za-z0-9.]+", "-", where).strip("-")[:60]
+    return f"{readable}-{hashlib.sha256(where.encode()).hexdigest()[:8]}"
+
+
 def ensure_home(home: Home) -> Home:
     """Make the folders that are missing, with their modes.
 
@@ -95,7 +111,7 @@ def ensure_home(home: Home) -> Home:
         for folder in (home.root, home.images, home.machines, home.templates):
             folder.mkdir(mode=open_mode, exist_ok=True)
             folder.chmod(open_mode)
-        for folder in (home.layers, home.cache, home.locks):
+        for folder in (home.layers, home.cache, home.locks, home.ledger_of("any").parent):
             folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise FailedError(

@@ -7,7 +7,7 @@ import enum
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,7 +121,8 @@ def translate(error: libvirt.libvirtError, doing: str) -> BoxshiftError:  # noqa
 
 
 @contextmanager
-def _translated(doing: str) -> Iterator[None]:
+def translated(doing: str) -> Iterator[None]:
+    """libvirt's errors become ours; ``doing`` as :func:`translate` has it."""
     try:
         yield
     except libvirt.libvirtError as error:
@@ -157,14 +158,14 @@ class Hypervisor:
             HypervisorUnreachableError: no daemon answers at the URI.
 
         """
-        with _translated(f"open {self.uri}"):
-            link = self._connection()
+        with translated(f"open {self.uri}"):
+            link = self.link()
             return HypervisorFacts(self.uri, _version(link.getLibVersion()), _version(link.getVersion()))
 
     def find_domain(self, name: str) -> DomainFacts | None:
         """The domain of that name, whoever made it."""
-        with _translated(f"look for {name}"):
-            for one in self._connection().listAllDomains():
+        with translated(f"look for {name}"):
+            for one in self.link().listAllDomains():
                 with _ignoring_vanished():
                     if one.name() == name:
                         return self._facts(one)
@@ -172,28 +173,47 @@ class Hypervisor:
 
     def list_domains(self) -> tuple[DomainFacts, ...]:
         """All domains, whoever made them, by name."""
-        with _translated("list its domains"):
+        with translated("list its domains"):
             found: list[DomainFacts] = []
-            for one in self._connection().listAllDomains():
+            for one in self.link().listAllDomains():
                 with _ignoring_vanished():
                     found.append(self._facts(one))
             return tuple(sorted(found, key=lambda facts: facts.name))
 
     def define(self, xml: str) -> None:
         """Make a domain known, or change one of the same name and UUID."""
-        with _translated("define the machine"):
-            self._connection().defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        with translated("define the machine"):
+            self.link().defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
 
     def start(self, uuid: str) -> None:
         """Start it, where it does not run."""
-        with _translated("start the machine"):
+        with translated("start the machine"):
             domain = self._domain(uuid)
             if not domain.isActive():
                 domain.create()
 
+    @contextmanager
+    def passing(self, xml: str) -> Iterator[Callable[[], bool]]:
+        """Start a machine that is nowhere written down, and end it afterwards; libvirt ends it too if this process dies.
+
+        What is yielded tells whether it has ended by itself.
+        """
+        with translated("start a machine for a moment"):
+            domain = self.link().createXML(xml, libvirt.VIR_DOMAIN_START_AUTODESTROY)
+
+        def is_over() -> bool:
+            with translated("ask for the machine"):
+                return _is_gone(domain)
+
+        try:
+            yield is_over
+        finally:
+            with _quiet():
+                domain.destroy()
+
     def request_shutdown(self, uuid: str) -> None:
         """Ask the system inside to shut down; does not wait."""
-        with _translated("shut the machine down"):
+        with translated("shut the machine down"):
             domain = self._domain(uuid)
             if domain.isActive():
                 # Through the agent; where none answers, by the power button.
@@ -201,7 +221,7 @@ class Hypervisor:
 
     def destroy(self, uuid: str) -> None:
         """Cut its power, where it runs."""
-        with _translated("cut the machine's power"):
+        with translated("cut the machine's power"):
             domain = self._domain(uuid)
             try:
                 domain.destroy()
@@ -211,7 +231,7 @@ class Hypervisor:
 
     def undefine(self, uuid: str) -> None:
         """Make libvirt forget it; its disk stays. Not while it runs."""
-        with _translated("forget the machine"):
+        with translated("forget the machine"):
             self._domain(uuid).undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
 
     def ping_agent(self, uuid: str) -> bool:
@@ -222,10 +242,11 @@ class Hypervisor:
             return False
         return True
 
-    def read_addresses(self, uuid: str) -> tuple[str, ...]:
-        """The IPv4 addresses inside, but loopback, as the agent says."""
+    def read_addresses(self, uuid: str, *, mac: str = "") -> tuple[str, ...]:
+        """The IPv4 addresses inside, but loopback, as the agent says; ``mac``: only those of this card."""
         answer = self._agent(uuid, "guest-network-get-interfaces", {})
-        found = (address for card in answer for address in card.get("ip-addresses", ()))
+        cards = (card for card in answer if mac in ("", card.get("hardware-address")))
+        found = (address for card in cards for address in card.get("ip-addresses", ()))
         return tuple(
             one["ip-address"] for one in found if one["ip-address-type"] == "ipv4" and not one["ip-address"].startswith("127.")
         )  # fmt: skip
@@ -259,13 +280,13 @@ class Hypervisor:
 
     def save(self, uuid: str, target: Path) -> None:
         """Write a running machine's whole state to a file of the hypervisor and end its process. The file can be read by root only."""
-        with _translated("save the machine"):
+        with translated("save the machine"):
             self._domain(uuid).saveFlags(str(target), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
 
     def restore(self, source: Path) -> None:
         """Start the machine that a saved state (a file or a pipe) describes, from where it was saved."""
-        with _translated("restore the machine"):
-            self._connection().restoreFlags(str(source), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+        with translated("restore the machine"):
+            self.link().restoreFlags(str(source), None, libvirt.VIR_DOMAIN_SAVE_RUNNING)
 
     def ask_port(self, uuid: str, port: str, question: bytes, *, timeout: float) -> bytes:
         """Write one line to the machine's virtio port and read the line that answers it. ``timeout`` in seconds.
@@ -274,17 +295,18 @@ class Hypervisor:
             GuestSilentError: nothing answers, or not in time.
 
         """
-        with _translated("talk to the machine"):
-            stream = self._connection().newStream(0)
+        with translated("talk to the machine"):
+            stream = self.link().newStream(0)
             self._domain(uuid).openChannel(port, stream, libvirt.VIR_DOMAIN_CHANNEL_FORCE)
             return _converse(stream, question, timeout=timeout)
 
     def _agent(self, uuid: str, command: str, arguments: Mapping[str, object]) -> Any:
         asked = json.dumps({"execute": command, "arguments": dict(arguments)})
-        with _translated(f"ask the machine's agent ({command})"):
+        with translated(f"ask the machine's agent ({command})"):
             return json.loads(libvirt_qemu.qemuAgentCommand(self._domain(uuid), asked, AGENT_SECONDS, 0))["return"]
 
-    def _connection(self) -> libvirt.virConnect:
+    def link(self) -> libvirt.virConnect:
+        """The connection itself, for the modules of this adapter."""
         with self._lock:
             if self._link is not None and not _alive(self._link):
                 self._link = None
@@ -293,7 +315,7 @@ class Hypervisor:
             return self._link
 
     def _domain(self, uuid: str) -> libvirt.virDomain:
-        return self._connection().lookupByUUIDString(uuid)
+        return self.link().lookupByUUIDString(uuid)
 
     def _facts(self, domain: libvirt.virDomain) -> DomainFacts:
         power = _POWER.get(domain.state()[0], Power.RUNNING)
@@ -344,6 +366,15 @@ def _ignoring_vanished() -> Iterator[None]:
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
             raise
+
+
+def _is_gone(domain: libvirt.virDomain) -> bool:
+    try:
+        return not domain.isActive()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return True
 
 
 def _alive(link: libvirt.virConnect) -> bool:

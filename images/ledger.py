@@ -18,6 +18,7 @@ from images.domain import Forward, Mark
 from images.errors import SpecError
 from images.ready_page import ReadyPage, Speech
 from images.segment import SegmentCard
+from images.uplink import Uplink, UplinkKind
 from kit.errors import FailedError
 
 BUSY_SECONDS = 30.0
@@ -28,7 +29,7 @@ CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS machine (
   request TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL UNIQUE, mark TEXT NOT NULL, mac TEXT NOT NULL,
   state TEXT NOT NULL, image TEXT NOT NULL, memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL, forwards TEXT NOT NULL,
-  ready TEXT NOT NULL DEFAULT '', segments TEXT NOT NULL DEFAULT '[]'
+  ready TEXT NOT NULL DEFAULT '', segments TEXT NOT NULL DEFAULT '[]', uplink TEXT NOT NULL DEFAULT ''
 );
 CREATE TABLE IF NOT EXISTS lab (
   request TEXT PRIMARY KEY, maker TEXT NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL, expires REAL, ready_seconds REAL
@@ -62,6 +63,7 @@ class Entry:
     forwards: tuple[Forward, ...]
     ready: ReadyPage | None = None
     segments: tuple[SegmentCard, ...] = ()
+    uplink: Uplink | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,7 @@ class Ledger:
         row = {**asdict(entry), "state": entry.state.value, "forwards": json.dumps([asdict(one) for one in entry.forwards])}
         row["ready"] = "" if entry.ready is None else json.dumps(asdict(entry.ready))
         row["segments"] = json.dumps([asdict(one) for one in entry.segments])
+        row["uplink"] = "" if entry.uplink is None else json.dumps(asdict(entry.uplink))
         try:
             with self._open() as base:
                 base.execute(f"INSERT INTO machine ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))  # noqa: S608 - column names of our own dataclass
@@ -171,7 +174,7 @@ class Ledger:
         """All machines, by name."""
         with self._open() as base:
             rows = base.execute(
-                "SELECT request, name, uuid, mark, mac, state, image, memory_mib, cpus, forwards, ready, segments "
+                "SELECT request, name, uuid, mark, mac, state, image, memory_mib, cpus, forwards, ready, segments, uplink "
                 "FROM machine ORDER BY name"
             ).fetchall()
         return tuple(
@@ -198,16 +201,16 @@ class Ledger:
 
 
 def _add_columns(base: sqlite3.Connection) -> None:
-    """What a ledger lacks that was begun before there were machines of foreign images, and private segments."""
+    """What a ledger lacks that was begun before there were machines of foreign images, private segments and networks."""
     present = {row[1] for row in base.execute("PRAGMA table_info(machine)")}
-    for name, default in (("ready", ""), ("segments", "[]")):
+    for name, default in (("ready", ""), ("segments", "[]"), ("uplink", "")):
         if name not in present:
             with suppress(sqlite3.OperationalError):  # another process was faster
                 base.execute(f"ALTER TABLE machine ADD COLUMN {name} TEXT NOT NULL DEFAULT '{default}'")
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    request, name, machine, mark, mac, state, image, memory, cpus, forwards, ready, segments = row
+    request, name, machine, mark, mac, state, image, memory, cpus, forwards, ready, segments, uplink = row
     return Entry(
         request,
         name,
@@ -221,7 +224,12 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         tuple(Forward(**one) for one in json.loads(forwards)),
         _ready(json.loads(ready)) if ready else None,
         tuple(SegmentCard(**one) for one in json.loads(segments)),
+        _uplink(json.loads(uplink)) if uplink else None,
     )
+
+
+def _uplink(told: dict[str, str]) -> Uplink:
+    return Uplink(UplinkKind(told["kind"]), told["name"])
 
 
 def _ready(told: dict[str, Any]) -> ReadyPage:

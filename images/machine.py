@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
-from images.acceleration import Acceleration, find_acceleration
-from images.appliance_machine import PROPERTIES
-from images.console import CONSOLE_LINES, console_tail
+from images.acceleration import Acceleration
+from images.console import CONSOLE_LINES
 from images.daemon import find_uri
 from images.domain import Domain, render_domain
 from images.errors import (
@@ -20,17 +19,22 @@ from images.errors import (
     NotOursError,
     RequestChangedError,
     RetiredError,
+    SpecError,
     UnknownMachineError,
 )
 from images.home import Home, ensure_home, find_home
 from images.hypervisor import DomainFacts, Hypervisor, Power
+from images.hypervisor_networks import find_address, verify_network
 from images.ledger import Entry, EntryState, Ledger
 from images.locking import hold
-from images.machine_files import console_of, disk_of, ensure_definition, ensure_folder, folder_of, plan_domain, verify_reachable
+from images.machine_files import disk_of, ensure_folder, plan_domain, verify_reachable
+from images.place import LocalPlace, Place
+from images.pool_place import PoolPlace, find_pool_folder
 from images.ports import is_taken
 from images.ready_page import ReadyPage
 from images.spec import MachineFacts, MachineSpec
 from images.store import Image, Store
+from images.uplink import UplinkKind
 from kit.errors import DeadlineError, FailedError
 from kit.process import Completed
 from kit.progress import Progress, Silent
@@ -50,13 +54,21 @@ class Machines:
         self.home = ensure_home(home)
         self.hypervisor = hypervisor
         self.store = Store(home)
-        self.ledger = Ledger(home.ledger)
+        self._pool_folder = find_pool_folder(hypervisor.uri)
+        self.ledger = Ledger(home.ledger if self._pool_folder is None else home.ledger_of(hypervisor.uri))
         self._progress = progress or Silent()
+
+    @cached_property
+    def place(self) -> Place:
+        """Where the files of these machines are."""
+        if self._pool_folder is None:
+            return LocalPlace(self.home, self.store, self.hypervisor.uri, self._progress)
+        return PoolPlace(self.home, self.store, self.hypervisor, self.ledger.read_owner(), self._pool_folder, progress=self._progress)
 
     @property
     def acceleration(self) -> Acceleration:
-        """The accelerator in use; proved by booting something, once since this computer was started."""
-        return find_acceleration(self.home, progress=self._progress)
+        """The accelerator in use; proved by booting something, and remembered."""
+        return self.place.find_acceleration()
 
     def ensure_machine(self, spec: MachineSpec) -> MachineFacts:
         """Make the machine and start it; where it is there already, find it; where a killed process left half of it, complete it.
@@ -75,6 +87,7 @@ class Machines:
             entry = self.ledger.find_request(spec.request_id)
             if entry is None:
                 self._refuse_foreign(spec.name)
+                self._verify_way(spec)
                 entry = self._plan(spec)
             self._verify_same(entry, spec)
             return self._facts(self._ensure_running(entry))
@@ -125,7 +138,7 @@ class Machines:
 
     def read_console(self, name: str, *, lines: int = CONSOLE_LINES) -> tuple[str, ...]:
         """The last lines of its serial console, without control characters."""
-        return console_tail(console_of(self.home, self._entry(name)), lines=lines)
+        return self.place.read_console(self._entry(name), lines=lines)
 
     def run_in_guest(
         self, name: str, argv: Sequence[str], *, stdin: bytes | Secret | None = None, timeout: float = GUEST_SECONDS
@@ -169,7 +182,7 @@ class Machines:
             entry = self.ledger.change_state(entry, EntryState.RETIRED)
             if domain is not None:
                 self.hypervisor.undefine(entry.uuid)
-            (folder_of(self.home, entry) / PROPERTIES).unlink(missing_ok=True)  # passwords stand in it, and nothing reads it any more
+            self.place.forget_answers(entry)
             return self._facts(entry)
 
     def ensure_removed(self, name: str) -> bool:
@@ -190,11 +203,20 @@ class Machines:
                 if not domain.power.is_off:
                     self.hypervisor.destroy(entry.uuid)
                 self.hypervisor.undefine(entry.uuid)
-            folder = folder_of(self.home, entry)
-            if folder.exists():
-                shutil.rmtree(folder)
+            self.place.remove(entry.uuid)
             self.ledger.delete(entry)
             return True
+
+    def _verify_way(self, spec: MachineSpec) -> None:
+        """Before anything is made."""
+        if self.place.is_remote and spec.forwards:
+            raise SpecError(
+                f"{spec.name} could not be reached: with user networking the ports that lead into it are on the hypervisor's own loopback,"
+                " which is another computer.",
+                hint="Put it on a network or a bridge of the hypervisor's: --network or --bridge; in a plan machine.network or machine.bridge.",
+            )
+        if spec.uplink is not None and spec.uplink.kind is UplinkKind.NETWORK:
+            verify_network(self.hypervisor, spec.uplink.name)
 
     def _plan(self, spec: MachineSpec) -> Entry:
         image = self.store.read_image(spec.image)
@@ -203,7 +225,7 @@ class Machines:
             name=spec.name,
             uuid=str(uuid.uuid4()),
             mark=str(uuid.uuid4()),
-            mac="52:54:00:" + ":".join(f"{octet:02x}" for octet in secrets.token_bytes(3)),
+            mac=spec.mac or "52:54:00:" + ":".join(f"{octet:02x}" for octet in secrets.token_bytes(3)),
             state=EntryState.PLANNED,
             image=image.digest,
             memory_mib=spec.memory_mib or image.memory_mib,
@@ -211,14 +233,16 @@ class Machines:
             forwards=spec.forwards,
             ready=spec.ready or _usual_page(image),
             segments=spec.segments,
+            uplink=spec.uplink,
         )
         self.ledger.add(entry)
         return entry
 
     def _verify_same(self, entry: Entry, spec: MachineSpec) -> None:
         self._verify_not_retired(entry)
-        asked = (spec.name, spec.forwards, spec.memory_mib or entry.memory_mib, spec.cpus or entry.cpus, spec.segments)
-        if asked != (entry.name, entry.forwards, entry.memory_mib, entry.cpus, entry.segments):
+        size = (spec.memory_mib or entry.memory_mib, spec.cpus or entry.cpus)
+        asked = (spec.name, spec.forwards, *size, spec.segments, spec.uplink, spec.mac or entry.mac)
+        if asked != (entry.name, entry.forwards, entry.memory_mib, entry.cpus, entry.segments, entry.uplink, entry.mac):
             raise RequestChangedError(
                 f"The request {spec.request_id} was for the machine {entry.name} with other values than now.",
                 hint="Use a new request, or remove that machine first.",
@@ -228,7 +252,7 @@ class Machines:
         if entry.state in (EntryState.RETIRED, EntryState.REMOVING):
             raise RetiredError(
                 f"The machine {entry.name} was taken out of the hypervisor; it is not started again.",
-                hint=f"Its disk is kept in {folder_of(self.home, entry)} until it is removed.",
+                hint=f"Its disk is kept in {self.place.find_disk(entry).parent} until it is removed.",
             )
 
     def _ensure_running(self, entry: Entry) -> Entry:
@@ -236,9 +260,8 @@ class Machines:
         if domain is not None and not domain.power.is_off:
             self._wait_until_runs(entry)
             return entry
-        verify_reachable(self.home, self.hypervisor.uri)
         mark, accelerator = self.ledger.mark_of(entry), self.acceleration.accelerator
-        self.hypervisor.define(ensure_definition(self.home, self.store, entry, mark=mark, accelerator=accelerator))
+        self.hypervisor.define(self.place.ensure_definition(entry, mark=mark, accelerator=accelerator))
         entry = self.ledger.change_state(entry, EntryState.BOOTED)
         with self._naming_taken_ports(entry):
             self.hypervisor.start(entry.uuid)
@@ -325,9 +348,16 @@ class Machines:
             forwards=entry.forwards,
             ready=entry.ready,
             segments=entry.segments,
-            disk=disk_of(self.home, entry),
-            console_log=console_of(self.home, entry),
+            disk=self.place.find_disk(entry),
+            console_log=self.place.find_console(entry),
+            uplink=entry.uplink,
+            address=self._find_address(entry, domain),
         )
+
+    def _find_address(self, entry: Entry, domain: DomainFacts | None) -> str:
+        if entry.uplink is None or domain is None or domain.power.is_off:
+            return ""
+        return find_address(self.hypervisor, entry.uuid, entry.mac)
 
     def _entry(self, name: str) -> Entry:
         entry = self.ledger.find_name(name)

@@ -93,6 +93,7 @@ def plan_domain(home: Home, image: Image, entry: Entry, *, mark: Mark, accelerat
         forwards=entry.forwards,
         console_log=console_of(home, entry),
         segments=entry.segments,
+        uplink=entry.uplink,
     )
 
 

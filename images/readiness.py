@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from images.console import console_tail
 from images.errors import GuestSilentError, NotReadyError
 from images.hypervisor import Power
 from images.machine import MachineFacts, Machines
@@ -54,31 +53,25 @@ def https_probe(path: str = "/", *, status: int | None = None, guest: str | None
     """Ask whether its TLS port answers an HTTP request; what comes back is the probe.
 
     ``status``: only this one counts (None: any below 500). ``guest``: the address inside; None for the first that a forward to 443
-    leads to. The certificate is not judged, since a new box has one that it made itself. The probe raises
+    leads to; a machine on a network is asked at its address there. The certificate is not judged, since a new box has one that it made itself. The probe raises
     :class:`UnreachableError` while nothing answers.
     """
 
     def probe(facts: MachineFacts) -> bool:
-        forward = next((one for one in facts.forwards if one.guest_port == TLS_PORT and guest in (None, one.guest)), None)
-        if forward is None:
-            raise UnreachableError(f"No port of this computer leads to {guest or facts.name}:{TLS_PORT}.", hint="Add a forward to it.")
-        answer = read_answer(forward.host, forward.host_port, path)
+        answer = read_answer(*facts.find_way(TLS_PORT, guest), path)
         return answer.status == status if status is not None else answer.is_service
 
     return probe
 
 
 def page_probe(page: ReadyPage) -> Probe:
-    """Ask the machine's own page, through the first forward that leads to its port.
+    """Ask the machine's own page, through the first forward that leads to its port, or at its address on a network.
 
     The probe raises :class:`UnreachableError` while nothing answers.
     """
 
     def probe(facts: MachineFacts) -> bool:
-        forward = next((one for one in facts.forwards if one.guest_port == page.port), None)
-        if forward is None:
-            raise UnreachableError(f"No port of this computer leads to port {page.port} of {facts.name}.", hint="Add a forward to it.")
-        return ask_page(page, forward.host, forward.host_port)
+        return ask_page(page, *facts.find_way(page.port))
 
     return probe
 
@@ -110,7 +103,7 @@ def wait_for_ready(
         facts = machines.read_machine(name)
         if facts.power.is_off:
             return Stage.STOPPED.value
-        return Stage.PANIC.value if _panicked(facts) else None
+        return Stage.PANIC.value if _panicked(machines, facts) else None
 
     shown.update(f"{name} boots", None, scaled)
     try:
@@ -123,7 +116,7 @@ def explain(machines: Machines, name: str, *, last_seen: str) -> NotReadyError:
     """The error for a machine that is not ready: how far it came and what its console says last."""
     facts = machines.read_machine(name)
     stage = read_stage(machines, facts)
-    console = console_tail(facts.console_log)
+    console = machines.read_console(name)
     last = f" Its console's last line: {console[-1]}" if console else " Its console said nothing."
     hints = {
         Stage.STOPPED: "It went off or crashed; the console log tells why.",
@@ -149,7 +142,7 @@ def read_stage(machines: Machines, facts: MachineFacts) -> Stage:  # noqa: PLR09
     """How far the machine came, by asking libvirt, then the agent inside, then the forwarded port."""
     if facts.power.is_off or facts.power is Power.PAUSED:
         return Stage.STOPPED
-    if _panicked(facts):
+    if _panicked(machines, facts):
         return Stage.PANIC
     if not machines.hypervisor.ping_agent(facts.uuid):
         return Stage.STARTING if facts.ready is None else _read_page(facts)
@@ -170,8 +163,8 @@ def _read_page(facts: MachineFacts) -> Stage:
         return Stage.NO_PAGE
 
 
-def _panicked(facts: MachineFacts) -> bool:
-    return any(PANIC in line for line in console_tail(facts.console_log, lines=40))
+def _panicked(machines: Machines, facts: MachineFacts) -> bool:
+    return any(PANIC in line for line in machines.read_console(facts.name, lines=40))
 
 
 def _failed_units(machines: Machines, facts: MachineFacts) -> str:

@@ -1,7 +1,7 @@
 """What of ours is over, or was left by a process that died: found, told, removed. Nothing of anybody else is touched.
 
 A domain is ours only where two records agree: the mark in its metadata, and the ledger (what it has, or what was removed from it) or the
-claim in a machine's folder of this home.
+claim among its files, in this home or in our pool on the hypervisor.
 Machines of migrations are never reaped: only what a lab or a template asked for.
 """
 
@@ -10,13 +10,11 @@ from __future__ import annotations
 import enum
 import shutil
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from images import lab, template
-from images.claim import find_claim
 from images.domain import Mark
 from images.errors import NotOursError
 from images.hypervisor import DomainFacts
@@ -36,6 +34,7 @@ class Kind(enum.Enum):
     FOLDER = "folder"  # of a machine that neither ledger nor hypervisor knows
     RECORD = "record"  # in the ledger, of an appliance that was never made
     TEMPLATE = "template"  # half made, damaged, or of an image that is gone
+    STORED = "copy on the hypervisor"  # of an image that is gone or was never sent in full; or our pool there, when it is empty
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,14 @@ def plan_reap(machines: Machines, *, now: float | None = None) -> tuple[Leftover
     entries = {entry.uuid: entry for entry in machines.ledger.list_entries()}
     known = machines.ledger.list_lab()
     domains = {domain.uuid: domain for domain in machines.hypervisor.list_domains()}
+    claims, used = machines.place.list_claims(), frozenset(entry.image for entry in entries.values())
     return (
         *_find_machines(entries, known, moment),
-        *_find_lost(machines, entries, domains),
-        *_find_folders(machines, entries, domains),
+        *_find_lost(machines, entries, domains, claims),
+        *_find_folders(machines, entries, domains, claims),
         *_find_records(entries, known),
         *(Leftover(Kind.TEMPLATE, name, reason) for name, reason in template.find_over(machines)),
+        *(Leftover(Kind.STORED, key, reason) for key, reason in machines.place.list_over(used, idle=not entries and not known)),
     )
 
 
@@ -96,9 +97,11 @@ def apply_reap(machines: Machines, one: Leftover) -> None:
     elif one.kind is Kind.LOST:
         _remove_lost(machines, one)
     elif one.kind is Kind.FOLDER:
-        shutil.rmtree(machines.home.machines / one.key)
+        machines.place.remove(one.key)
     elif one.kind is Kind.RECORD:
         machines.ledger.forget_lab(one.key)
+    elif one.kind is Kind.STORED:
+        machines.place.remove_over(one.key)
     else:
         _remove_template(machines.home.templates / one.key)
 
@@ -116,13 +119,15 @@ def _find_machines(entries: dict[str, Entry], known: dict[str, LabEntry], now: f
             yield Leftover(Kind.MACHINE, entry.name, "the process that made it is gone, and it never was ready", entry.uuid)
 
 
-def _find_lost(machines: Machines, entries: dict[str, Entry], domains: dict[str, DomainFacts]) -> Iterator[Leftover]:
+def _find_lost(
+    machines: Machines, entries: dict[str, Entry], domains: dict[str, DomainFacts], claims: Mapping[str, Mark | None]
+) -> Iterator[Leftover]:
     for domain in domains.values():
         if domain.uuid in entries:
             continue
         if _was_removed(machines, domain):
             yield Leftover(Kind.LOST, domain.name, "it was removed, and came to be after that: its maker was killed", domain.uuid)
-        elif _is_claimed(machines, domain):
+        elif _is_claimed(domain, claims):
             yield Leftover(
                 Kind.LOST, domain.name, "its folder and its mark say that it is ours, and the ledger does not know it", domain.uuid
             )
@@ -132,8 +137,12 @@ def _was_removed(machines: Machines, domain: DomainFacts) -> bool:
     return domain.mark is not None and machines.ledger.list_removed().get(domain.uuid) == domain.mark
 
 
-def _is_claimed(machines: Machines, domain: DomainFacts) -> bool:
-    claim = find_claim(machines.home.machines / str(uuid.UUID(domain.uuid)))
+def _is_ours(machines: Machines, domain: DomainFacts) -> bool:
+    return _was_removed(machines, domain) or _is_claimed(domain, machines.place.list_claims())
+
+
+def _is_claimed(domain: DomainFacts, claims: Mapping[str, Mark | None]) -> bool:
+    claim = claims.get(domain.uuid)
     return claim is not None and claim == domain.mark and _is_disposable(claim)
 
 
@@ -141,12 +150,15 @@ def _is_disposable(mark: Mark) -> bool:
     return mark.request.startswith((lab.REQUEST, template.REQUEST))
 
 
-def _find_folders(machines: Machines, entries: dict[str, Entry], domains: dict[str, DomainFacts]) -> Iterator[Leftover]:
-    """A folder is made after its ledger entry and removed before it, so that one without an entry is over."""
-    for folder in machines.home.machines.iterdir():
-        claim = find_claim(folder)
-        if claim is not None and _is_disposable(claim) and folder.name not in entries and folder.name not in domains:
-            yield Leftover(Kind.FOLDER, folder.name, "neither the ledger nor the hypervisor knows its machine", folder.name)
+def _find_folders(
+    machines: Machines, entries: dict[str, Entry], domains: dict[str, DomainFacts], claims: Mapping[str, Mark | None]
+) -> Iterator[Leftover]:
+    """Files are made after their ledger entry and removed before it, so that those without an entry are over."""
+    removed = {} if machines.place.is_here else machines.ledger.list_removed()
+    for machine, claim in claims.items():
+        known = claim or removed.get(machine)  # a volume that a killed process had asked for may come to be after its claim was deleted
+        if known is not None and _is_disposable(known) and machine not in entries and machine not in domains:
+            yield Leftover(Kind.FOLDER, machine, "neither the ledger nor the hypervisor knows its machine", machine)
 
 
 def _find_records(entries: dict[str, Entry], known: dict[str, LabEntry]) -> Iterator[Leftover]:
@@ -167,11 +179,10 @@ def _remove_template(path: Path) -> None:
 def _remove_lost(machines: Machines, one: Leftover) -> None:
     with machines.only(one.key):
         domain = machines.hypervisor.find_domain(one.key)
-        if domain is not None and (domain.uuid != one.uuid or not (_was_removed(machines, domain) or _is_claimed(machines, domain))):
+        if domain is not None and (domain.uuid != one.uuid or not _is_ours(machines, domain)):
             raise NotOursError(f"The domain {one.key} is another one than before; it is left alone.")
         if domain is not None:
             if not domain.power.is_off:
                 machines.hypervisor.destroy(domain.uuid)
             machines.hypervisor.undefine(domain.uuid)
-        folder: Path = machines.home.machines / str(uuid.UUID(one.uuid))
-        shutil.rmtree(folder, ignore_errors=True)
+        machines.place.remove(one.uuid)

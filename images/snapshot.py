@@ -36,6 +36,7 @@ def take_snapshot(machines: Machines, name: str, label: str) -> Snapshot:
         HypervisorError: the appliance does not run.
 
     """
+    _verify_here(machines)
     if not _LABEL.fullmatch(label):
         raise SpecError(f"{label!r} cannot be a snapshot's label.", hint="Use lower-case letters, digits and dashes, at most 32.")
     with machines.only(name):
@@ -69,6 +70,7 @@ def restore_snapshot(machines: Machines, name: str, label: str) -> bool:
         SpecError: there is no such snapshot.
 
     """
+    _verify_here(machines)
     with machines.only(name):
         facts = machines.read_machine(name)
         source = _folder(facts) / label
@@ -91,8 +93,14 @@ def restore_snapshot(machines: Machines, name: str, label: str) -> bool:
 
 def list_snapshots(machines: Machines, name: str) -> tuple[Snapshot, ...]:
     """All of an appliance, by label."""
+    _verify_here(machines)
     facts = machines.read_machine(name)
     return tuple(_read(facts, folder) for folder in sorted(_folder(facts).glob("[a-z0-9]*")))
+
+
+def _verify_here(machines: Machines) -> None:
+    if not machines.place.is_here:
+        raise SpecError("There are no snapshots of machines whose files the hypervisor keeps itself.", hint="virsh snapshot-create-as can.")
 
 
 def _folder(facts: MachineFacts) -> Path:

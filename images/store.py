@@ -189,6 +189,11 @@ class Store:
             f"There is no image {wanted!r} in the store.", hint=f"Known images: {known}. `boxshift images build` and `import` make one."
         )
 
+    def read_digests(self, image: Image) -> Mapping[str, str]:
+        """The SHA-256 in hex of every file of the image, by its name in the image's folder."""
+        digests: Mapping[str, str] = json.loads((image.folder / FACTS).read_text())["digests"]
+        return digests
+
     def verify(self, image: Image, *, thorough: bool = False) -> None:
         """Make sure that the image is what was stored. Files whose size, modification time and inode are as last seen are not read again.
 
@@ -196,10 +201,9 @@ class Store:
             AlteredImageError: a file is another one, or missing.
 
         """
-        record = json.loads((image.folder / FACTS).read_text())
         seal = {} if thorough else _read_seal(image.folder / SEAL)
         now: dict[str, list[int]] = {}
-        for name, digest in record["digests"].items():
+        for name, digest in self.read_digests(image).items():
             path = image.folder / name
             now[name] = _stamp(path, image)
             if seal.get(name) != now[name] and _hash(path) != digest:

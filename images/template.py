@@ -151,6 +151,8 @@ def list_templates(machines: Machines) -> tuple[Template, ...]:
 
 def find_over(machines: Machines) -> Iterator[tuple[str, str]]:
     """What can be deleted among the templates, and why: half made, damaged, or of an image that is gone, and no disk stands on it."""
+    if not machines.place.is_here:
+        return  # there are none
     images = {image.digest for image in machines.store.list_images()}
     bases = {find_backing(disk) for disk in machines.home.machines.glob(f"*/{DISK}")}
     whole = {template.folder: template.image for template in list_templates(machines)}
@@ -292,9 +294,11 @@ def _find_obstacle(machines: Machines, image: Image) -> str:
     if image.ready is not None and image.ready.speech not in (Speech.TLS, Speech.HTTPS):
         return "its machines show no certificate, by which a clone proves that it has taken an identity of its own"
     scheme, _, rest = machines.hypervisor.uri.partition("://")
-    if scheme != "qemu":
+    if not machines.place.is_here:
+        return "the hypervisor keeps its files itself: a saved machine there cannot be rewritten into a clone from here"
+    if scheme != "qemu" or not rest.startswith("/"):
         return "only libvirt's QEMU driver on this computer can clone, and the hypervisor is reached otherwise"
-    return "" if rest.startswith("/") else "the hypervisor is another computer, its files cannot be reached from here"
+    return ""
 
 
 def _hash(path: Path) -> str:

@@ -1,0 +1,84 @@
+"""The hypervisor's own networks, and where a machine is reached on one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import libvirt
+
+from images.errors import SpecError
+from images.hypervisor import Hypervisor, translated
+from kit.errors import FailedError
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """A network of libvirt's. ``bridge``: what its machines hang on, empty where it has none."""
+
+    name: str
+    active: bool
+    bridge: str
+
+
+def list_networks(hypervisor: Hypervisor) -> tuple[NetworkFacts, ...]:
+    """All that libvirt knows, by name."""
+    with translated("list its networks"):
+        found = [NetworkFacts(one.name(), bool(one.isActive()), _bridge(one)) for one in hypervisor.link().listAllNetworks()]
+        return tuple(sorted(found, key=lambda network: network.name))
+
+
+def verify_network(hypervisor: Hypervisor, name: str) -> None:
+    """Make sure that machines can be put on it now.
+
+    Raises:
+        SpecError: there is no such network, or it is not started.
+
+    """
+    known = {one.name: one for one in list_networks(hypervisor)}
+    if name not in known:
+        others = ", ".join(known) or "none"
+        raise SpecError(f"The hypervisor has no network {name!r}.", hint=f"It has: {others}. A bridge of its own is named with --bridge.")
+    if not known[name].active:
+        raise SpecError(f"The hypervisor's network {name} is not started.", hint=f"virsh net-start {name}")
+
+
+def find_address(hypervisor: Hypervisor, uuid: str, mac: str) -> str:
+    """The IPv4 address of a running machine's card; empty where nobody knows one.
+
+    Asked are, in this order: libvirt's DHCP leases, the agent inside, and the table of neighbours of the hypervisor, which knows only
+    whom it has talked to.
+    """
+    for ask in (_lease, _agent, _neighbour):
+        try:
+            found = ask(hypervisor, uuid, mac)
+        except FailedError:
+            continue  # no agent, no leases: the next may know
+        if found:
+            return found
+    return ""
+
+
+def _lease(hypervisor: Hypervisor, uuid: str, mac: str) -> str:
+    return _interface_address(hypervisor, uuid, mac, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_LEASE)
+
+
+def _agent(hypervisor: Hypervisor, uuid: str, mac: str) -> str:
+    return next(iter(hypervisor.read_addresses(uuid, mac=mac)), "")
+
+
+def _neighbour(hypervisor: Hypervisor, uuid: str, mac: str) -> str:
+    return _interface_address(hypervisor, uuid, mac, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP)
+
+
+def _interface_address(hypervisor: Hypervisor, uuid: str, mac: str, source: int) -> str:
+    with translated("look for the machine's address"):
+        cards = hypervisor.link().lookupByUUIDString(uuid).interfaceAddresses(source, 0)
+    found = (address for card in cards.values() if card["hwaddr"] == mac for address in card["addrs"] or ())
+    return next((str(one["addr"]) for one in found if one["type"] == libvirt.VIR_IP_ADDR_TYPE_IPV4), "")
+
+
+def _bridge(network: libvirt.virNetwork) -> str:
+    try:
+        return str(network.bridgeName())
+    except libvirt.libvirtError:
+        return ""

@@ -1,0 +1,206 @@
+"""Files of machines in a storage pool of the hypervisor's: made, read and deleted through libvirt alone, wherever the hypervisor is."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from images.acceleration import Acceleration
+from images.appliance_domain import render_appliance_domain
+from images.appliance_machine import PROPERTIES, need_hardware, plan_appliance_domain
+from images.console import CONSOLE_BYTES, clean_console
+from images.domain import Accelerator, Mark, render_domain
+from images.errors import SpecError
+from images.hardware import resize
+from images.home import Home
+from images.hypervisor import Hypervisor
+from images.ledger import Entry, EntryState
+from images.machine_files import CONSOLE, plan_domain
+from images.ovf.environment import render_environment_iso
+from images.pool import Pool
+from images.pool_images import PoolImages
+from images.pool_proof import PROOF, PoolProof
+from images.store import DISK, INITRD, KERNEL, Image, Store
+from kit.errors import FailedError
+from kit.progress import Progress
+from kit.references import resolve_secret
+
+VARIABLE = "BOXSHIFT_POOL_FOLDER"
+SYSTEM_FOLDER = PurePosixPath("/var/lib/libvirt/images")
+CLAIM, PREFIX = "claim.json", "machine-"
+EMPTY_POOL = "pool"
+
+
+def is_remote(uri: str) -> bool:
+    """Whether the hypervisor of this URI is another computer."""
+    return bool(urlsplit(uri).netloc)
+
+
+def find_pool_folder(uri: str) -> PurePosixPath | None:
+    """Where the hypervisor of this URI shall keep our pool; None: its files are folders of this computer.
+
+    Raises:
+        SpecError: it has to be said, and was not.
+
+    """
+    given = os.environ.get(VARIABLE)
+    if given:
+        return _parse_folder(given)
+    if not is_remote(uri):
+        return None
+    if urlsplit(uri).path.strip("/") != "system":
+        raise SpecError(
+            f"Where {uri.partition('?')[0]} may keep files is not known: only a system daemon has a usual place.",
+            hint=f"Set {VARIABLE} to a folder there that its user may write to.",
+        )
+    return SYSTEM_FOLDER
+
+
+class PoolPlace:
+    """One pool for the images and machines of one ledger."""
+
+    is_here = False
+
+    def __init__(
+        self, home: Home, store: Store, hypervisor: Hypervisor, owner: str, folder: PurePosixPath, *, progress: Progress
+    ) -> None:
+        self.is_remote = is_remote(hypervisor.uri)
+        self.pool = Pool(hypervisor, owner, folder)
+        self._home = home
+        self._store = store
+        self._images = PoolImages(home, store, self.pool, progress)
+        self._proof = PoolProof(home, hypervisor, self.pool, progress)
+
+    def find_acceleration(self, *, again: bool = False) -> Acceleration:
+        """Proved there, once a day."""
+        return self._proof.find(again=again)
+
+    def ensure_definition(self, entry: Entry, *, mark: Mark, accelerator: Accelerator) -> str:
+        """Its volumes, the claim first; the image before, where it is not there."""
+        self.pool.ensure()
+        image = self._store.read_image(entry.image)
+        claim = json.dumps(asdict(mark)).encode()
+        if _parse_claim(self._find_content(_name(entry.uuid, CLAIM))) != mark:
+            self.pool.write(_name(entry.uuid, CLAIM), BytesIO(claim), len(claim))
+        self._images.ensure(image)
+        self.pool.ensure_empty(_name(entry.uuid, CONSOLE))
+        if image.hardware is not None:
+            return self._define_appliance(image, entry, mark, accelerator)
+        self._ensure_disk(image, entry, DISK)
+        domain = replace(
+            plan_domain(self._home, image, entry, mark=mark, accelerator=accelerator),
+            disk=self.find_disk(entry),
+            kernel=self._images.path_of(image, KERNEL),
+            initrd=self._images.path_of(image, INITRD),
+            console_log=self.find_console(entry),
+        )
+        return render_domain(domain)
+
+    def find_disk(self, entry: Entry) -> Path:
+        """A path on the hypervisor."""
+        return self._path(entry, DISK)
+
+    def find_console(self, entry: Entry) -> Path:
+        """A path on the hypervisor."""
+        return self._path(entry, CONSOLE)
+
+    def read_console(self, entry: Entry, *, lines: int) -> tuple[str, ...]:
+        """Read through a stream."""
+        name = _name(entry.uuid, CONSOLE)
+        if not self.pool.is_usable() or (found := self.pool.find_volume(name)) is None:
+            return ()
+        return clean_console(self.pool.read(name, offset=max(0, found.size - CONSOLE_BYTES)), lines=lines)
+
+    def forget_answers(self, entry: Entry) -> None:
+        """The CD with answers is made anew at every start."""
+        self.pool.delete(_name(entry.uuid, PROPERTIES))
+
+    def remove(self, machine: str) -> None:
+        """All volumes that are named after it, the claim last."""
+        names = [one.name for one in self.pool.list_volumes() if one.name.startswith(_name(machine, ""))]
+        for name in sorted(names, key=lambda name: name == _name(machine, CLAIM)):
+            self.pool.delete(name)
+
+    def list_claims(self) -> Mapping[str, Mark | None]:
+        """Of every machine that has a volume."""
+        names = {one.name for one in self.pool.list_volumes() if one.name.startswith(PREFIX)}
+        machines = {name.removeprefix(PREFIX)[:36] for name in names}
+        return {one: _parse_claim(self._find_content(_name(one, CLAIM))) for one in sorted(machines)}
+
+    def list_over(self, used: frozenset[str], *, idle: bool) -> Iterator[tuple[str, str]]:
+        """Images that nobody needs, what a proof of the accelerator left, and the pool when it is empty."""
+        volumes = self.pool.list_volumes()
+        yield from self._images.list_over(volumes, used)
+        if not self._proof.is_running():
+            yield from ((one.name, "a proof of the accelerator was cut off") for one in volumes if one.name.startswith(PROOF))
+        if idle and not volumes and self.pool.find() is not None:
+            yield EMPTY_POOL, "nothing is in it"
+
+    def remove_over(self, key: str) -> None:
+        """An image by its digest, a volume by its name, or the pool."""
+        if key == EMPTY_POOL:
+            self.pool.remove()
+        elif key.startswith(PROOF):
+            self.pool.delete(key)
+        else:
+            self._images.remove(key, self.pool.list_volumes())
+
+    def _define_appliance(self, image: Image, entry: Entry, mark: Mark, accelerator: Accelerator) -> str:
+        hardware = need_hardware(image)
+        planned = plan_appliance_domain(
+            image, Path("/"), name=entry.name, uuid=entry.uuid, mark=mark, mac=entry.mac, accelerator=accelerator, forwards=entry.forwards
+        )
+        for file, _ in planned.disks:
+            self._ensure_disk(image, entry, file)
+        if hardware.properties:
+            what = f"{image.name}'s password"
+            content = render_environment_iso(
+                hardware, lambda reference: resolve_secret(reference, base=self._home.root, what=what), instance=entry.name
+            )
+            self.pool.write(_name(entry.uuid, PROPERTIES), BytesIO(content), len(content))
+        domain = replace(
+            planned,
+            hardware=resize(hardware, memory_mib=entry.memory_mib, cpus=entry.cpus),
+            uplink=entry.uplink,
+            disks=tuple((file, self._path(entry, file)) for file, _ in planned.disks),
+            console_log=self.find_console(entry),
+            properties=self._path(entry, PROPERTIES) if hardware.properties else None,
+            kernel=(self._images.path_of(image, KERNEL), self._images.path_of(image, INITRD)) if planned.kernel is not None else None,
+        )
+        return render_appliance_domain(domain)
+
+    def _ensure_disk(self, image: Image, entry: Entry, file: str) -> None:
+        name = _name(entry.uuid, file)
+        if entry.state is not EntryState.PLANNED and self.pool.find_volume(name) is None:
+            raise FailedError(f"A disk of {entry.name} is gone: {self.pool.path_of(name)}.", hint="Bring it back, or remove the machine.")
+        self.pool.ensure_overlay(name, self._images.backing(image, file))
+
+    def _path(self, entry: Entry, file: str) -> Path:
+        return Path(self.pool.path_of(_name(entry.uuid, file)))
+
+    def _find_content(self, name: str) -> bytes:
+        return self.pool.read(name) if self.pool.find_volume(name) is not None else b""
+
+
+def _name(machine: str, file: str) -> str:
+    return f"{PREFIX}{uuid.UUID(machine)}-{file}"
+
+
+def _parse_claim(content: bytes) -> Mark | None:
+    try:
+        return Mark(**json.loads(content))
+    except (ValueError, TypeError):
+        return None
+
+
+def _parse_folder(text: str) -> PurePosixPath:
+    folder = PurePosixPath(text)
+    if not folder.is_absolute():
+        raise SpecError(f"{VARIABLE} must be an absolute path on the hypervisor, not {text!r}.", hint="Such as /srv/machines.")
+    return folder
