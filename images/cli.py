@@ -57,12 +57,14 @@ register(images_app)
 
 
 def doctor(*, as_json: Json = False) -> None:
-    """Look for what would go wrong on this computer, and say what to do."""
+    """Look for what would go wrong on this computer and on the hypervisor in use, and say what to do."""
     from images.doctor import Verdict, check_computer
+    from images.doctor_pool import check_hypervisor
     from images.home import find_home
     from images.lab import make_forwards
 
-    findings = list(check_computer(find_home(), forwards=(*make_forwards(11), *make_forwards(12))))
+    home = find_home()
+    findings = [*check_computer(home, forwards=(*make_forwards(11), *make_forwards(12))), *check_hypervisor(home)]
     _print_findings(
         [{"code": one.code, "verdict": one.verdict.value, "sentence": one.sentence, "do": one.do} for one in findings], as_json=as_json
     )

@@ -7,7 +7,7 @@ import os
 import pwd
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +66,11 @@ def check_computer(home: Home, forwards: Sequence[Forward] = ()) -> Iterator[Fin
         ("disk", check_disk), ("memory", check_memory), ("home", check_home), ("apparmor", check_apparmor),
         ("user-namespace", check_namespaces), ("addresses", lambda _: check_addresses(forwards)),
     )  # fmt: skip
+    yield from run_checks(home, checks)
+
+
+def run_checks(home: Home, checks: Iterable[tuple[str, Check]]) -> Iterator[Finding]:
+    """The findings of each, in order."""
     for code, check in checks:
         try:
             yield from check(home)
@@ -146,14 +151,14 @@ def check_disk(home: Home) -> Iterator[Finding]:
     """Free space where images and machines live."""
     existing = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
-    yield _amount("disk", free, DISK_WANTED, DISK_NEEDED, f"free for {home.root}", "Free space, or set BOXSHIFT_HOME to another disk.")
+    yield weigh("disk", free, DISK_WANTED, DISK_NEEDED, f"free for {home.root}", "Free space, or set BOXSHIFT_HOME to another disk.")
 
 
 def check_memory(_: Home) -> Iterator[Finding]:
     """Memory for two appliances."""
     lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(lines["MemAvailable"].split()[0]) * 1024
-    yield _amount("memory", free, MEMORY_WANTED, MEMORY_NEEDED, "of memory available", "End other programs; a migration runs two machines.")
+    yield weigh("memory", free, MEMORY_WANTED, MEMORY_NEEDED, "of memory available", "End other programs; a migration runs two machines.")
 
 
 def check_home(home: Home) -> Iterator[Finding]:
@@ -222,7 +227,8 @@ def _ask_libvirt(uri: str) -> Finding:
     return Finding("libvirt", Verdict.OK, f"{uri} answers: libvirt {facts.libvirt}, QEMU {facts.qemu}.")
 
 
-def _amount(code: str, free: int, wanted: int, needed: int, what: str, do: str) -> Finding:
+def weigh(code: str, free: int, wanted: int, needed: int, what: str, do: str) -> Finding:
+    """How much there is of something, in bytes, judged by how much is wanted and how much is needed."""
     verdict = Verdict.OK if free >= wanted else Verdict.WARNING if free >= needed else Verdict.PROBLEM
     return Finding(
         code, verdict, f"{free / GIB:.1f} GiB {what}; {wanted / GIB:.0f} GiB are comfortable.", "" if verdict is Verdict.OK else do

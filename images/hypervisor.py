@@ -122,7 +122,7 @@ def translate(error: libvirt.libvirtError, doing: str) -> BoxshiftError:  # noqa
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """libvirt's errors become ours; ``doing`` as :func:`translate` has it."""
+    """Errors of libvirt become ours; ``doing`` as :func:`translate` has it."""
     try:
         yield
     except libvirt.libvirtError as error:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import libvirt
 
 from images.errors import SpecError
 from images.hypervisor import Hypervisor, translated
 from kit.errors import FailedError
+
+NEIGHBOURS = Path("/proc/net/arp")
+ANSWERED = 0x2  # ATF_COM of <net/if_arp.h>
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,10 @@ def verify_network(hypervisor: Hypervisor, name: str) -> None:
 def find_address(hypervisor: Hypervisor, uuid: str, mac: str) -> str:
     """The IPv4 address of a running machine's card; empty where nobody knows one.
 
-    Asked are, in this order: libvirt's DHCP leases, the agent inside, and the table of neighbours of the hypervisor, which knows only
-    whom it has talked to.
+    Asked are, in this order: libvirt's DHCP leases, the agent inside, and the tables of neighbours of the hypervisor and of this computer,
+    which know only whom they have talked to.
     """
-    for ask in (_lease, _agent, _neighbour):
+    for ask in (_lease, _agent, _its_neighbour, _our_neighbour):
         try:
             found = ask(hypervisor, uuid, mac)
         except FailedError:
@@ -66,8 +70,19 @@ def _agent(hypervisor: Hypervisor, uuid: str, mac: str) -> str:
     return next(iter(hypervisor.read_addresses(uuid, mac=mac)), "")
 
 
-def _neighbour(hypervisor: Hypervisor, uuid: str, mac: str) -> str:
+def _its_neighbour(hypervisor: Hypervisor, uuid: str, mac: str) -> str:
     return _interface_address(hypervisor, uuid, mac, libvirt.VIR_DOMAIN_INTERFACE_ADDRESSES_SRC_ARP)
+
+
+def _our_neighbour(_: Hypervisor, __: str, mac: str) -> str:
+    """Some libvirt cannot read its own table on newer kernels ("wrong nlmsg len"); where we are on the same wire, ours knows as well."""
+    return parse_neighbours(NEIGHBOURS.read_text()).get(mac, "")
+
+
+def parse_neighbours(table: str) -> dict[str, str]:
+    """The IPv4 address of each hardware address in Linux's table of neighbours, of those that answered."""
+    rows = [line.split() for line in table.splitlines()[1:]]
+    return {row[3]: row[0] for row in rows if len(row) >= 6 and int(row[2], 16) & ANSWERED}
 
 
 def _interface_address(hypervisor: Hypervisor, uuid: str, mac: str, source: int) -> str:

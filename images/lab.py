@@ -25,6 +25,7 @@ from images.reference_image import ensure_reference_image
 from images.segment import SPARE, SegmentCard, segment_mac
 from images.store import Image
 from images.template import Template, Without, ensure_template
+from images.uplink import Uplink
 from kit.errors import FailedError, ToolError
 from kit.process import need_program, run
 from kit.progress import Progress, Silent
@@ -52,7 +53,7 @@ class LabBox:
     ``address`` leads to its administration address, ``service`` to the one where its site would be. ``path``: how it came up, ``warm`` (a
     clone) or ``cold`` (booted), and ``reason`` why. ``ready_seconds``: from being asked for until its HTTPS answered, None for one that
     never did. ``expires``: ISO 8601 in UTC, None: it stays until it is removed. ``group``: the pair or topology that it
-    belongs to, or empty.
+    belongs to, or empty. ``uplink``: the network or bridge that it is on with an address of its own; empty: user networking.
     """
 
     name: str
@@ -67,6 +68,7 @@ class LabBox:
     expires: str | None
     group: str = ""
     segments: tuple[LabSegment, ...] = ()
+    uplink: str = ""
 
 
 def make_forwards(number: int, ready: ReadyPage | None = None) -> tuple[Forward, ...]:
@@ -88,14 +90,16 @@ def find_image(machines: Machines, wanted: str | None, *, progress: Progress | N
     return machines.store.read_image(wanted) if wanted else ensure_reference_image(machines.home, progress=progress)
 
 
-def plan_lab(machines: Machines, image: Image, count: int, *, ready: ReadyPage | None = None) -> tuple[MachineSpec, ...]:
-    """``count`` new machines with names and addresses that nothing uses. ``ready``: as :class:`MachineSpec` has it.
+def plan_lab(
+    machines: Machines, image: Image, count: int, *, ready: ReadyPage | None = None, uplink: Uplink | None = None
+) -> tuple[MachineSpec, ...]:
+    """``count`` new machines with names and addresses that nothing uses. ``ready`` and ``uplink``: as :class:`MachineSpec` has them.
 
     Raises:
         SpecError: there are not so many free addresses.
 
     """
-    return tuple(plan_box(image, number, ready=ready) for number in choose_numbers(machines, count))
+    return tuple(plan_box(image, number, ready=ready, uplink=uplink) for number in choose_numbers(machines, count))
 
 
 def choose_numbers(machines: Machines, count: int) -> list[int]:
@@ -115,7 +119,14 @@ def choose_numbers(machines: Machines, count: int) -> list[int]:
 
 
 def plan_box(
-    image: Image, number: int, *, name: str = "", group: str = "", segments: Sequence[SegmentCard] = (), ready: ReadyPage | None = None
+    image: Image,
+    number: int,
+    *,
+    name: str = "",
+    group: str = "",
+    segments: Sequence[SegmentCard] = (),
+    ready: ReadyPage | None = None,
+    uplink: Uplink | None = None,
 ) -> MachineSpec:
     """Lab appliance ``number``. ``name``: left out, it says the number; ``group``: the pair or topology that it belongs to."""
     is_own = image.hardware is None
@@ -123,12 +134,13 @@ def plan_box(
         name or f"lab-{number}",
         image.digest,
         f"{REQUEST}{number}:{uuid.uuid4()}" + (f":{group}" if group else ""),
-        make_forwards(number, ready),
+        () if uplink is not None else make_forwards(number, ready),
         # Emulation runs one thread for each processor, and two are much faster than one. A foreign image says itself what it wants.
         cpus=max(image.cpus, min(2, os.cpu_count() or 1)) if is_own else None,
         ready=ready,
         # A spare card, so that machines on a segment and others are clones of one template.
-        segments=tuple(segments) or (SPARE,) if is_own else (),
+        segments=tuple(segments) or (SPARE,) if is_own and uplink is None else (),
+        uplink=uplink,
     )
 
 
@@ -138,13 +150,19 @@ def find_group(request: str) -> str:
 
 
 def reserve_lab(
-    machines: Machines, image: Image, count: int, *, ttl: float | None = None, ready: ReadyPage | None = None
+    machines: Machines,
+    image: Image,
+    count: int,
+    *,
+    ttl: float | None = None,
+    ready: ReadyPage | None = None,
+    uplink: Uplink | None = None,
 ) -> tuple[MachineSpec, ...]:
     """As :func:`plan_lab`, and no other process plans the same ones. ``ttl``: seconds until their time is over; None: never.
 
     From here on :mod:`images.reap` knows of them, whatever happens to this process.
     """
-    return reserve(machines, lambda: plan_lab(machines, image, count, ready=ready), ttl=ttl)
+    return reserve(machines, lambda: plan_lab(machines, image, count, ready=ready, uplink=uplink), ttl=ttl)
 
 
 def reserve(machines: Machines, plan: Callable[[], tuple[MachineSpec, ...]], *, ttl: float | None = None) -> tuple[MachineSpec, ...]:
@@ -271,7 +289,7 @@ def describe(facts: MachineFacts, entry: LabEntry | None = None) -> LabBox:
     return LabBox(
         name=facts.name,
         uuid=facts.uuid,
-        address=hosts.get(GUEST_ADMIN, ""),
+        address=(facts.address and f"{facts.address}:443") if facts.uplink else hosts.get(GUEST_ADMIN, ""),
         service=hosts.get(GUEST_SERVICE, ""),
         image=facts.image,
         power=facts.power.value,
@@ -285,15 +303,18 @@ def describe(facts: MachineFacts, entry: LabEntry | None = None) -> LabBox:
             for number, card in enumerate(facts.segments)
             if card.segment
         ),
+        uplink=str(facts.uplink or ""),
     )
 
 
-def _shape(spec: MachineSpec) -> tuple[str, int | None, int]:
+def _shape(spec: MachineSpec) -> tuple[str, int | None, int, Uplink | None]:
     """Machines that are equal in this are clones of one template."""
-    return spec.image, spec.cpus, len(spec.segments)
+    return spec.image, spec.cpus, len(spec.segments), spec.uplink
 
 
 def _find_template(machines: Machines, one: MachineSpec, specs: Sequence[MachineSpec], shown: Progress) -> Template | Without:
+    if one.uplink is not None:
+        return Without(f"it is on the {one.uplink}: templates are saved with a card on user networking")
     asked = {one.host for spec in specs for one in spec.forwards}
     image = machines.store.read_image(one.image)
 
@@ -340,14 +361,12 @@ def ensure_ssh(machines: Machines, name: str) -> tuple[str, ...]:
     """The ``ssh`` command that leads into the machine as root; its key is made once per home and put in through the guest agent.
 
     Raises:
-        SpecError: no forward leads to its SSH port.
+        SpecError, UnreachableError: nothing leads to its SSH port.
         GuestSilentError, GuestError, ToolError: the key could not be put in.
 
     """
     facts = machines.read_machine(name)
-    forward = next((one for one in facts.forwards if one.guest_port == 22), None)
-    if forward is None:
-        raise SpecError(f"No port of this computer leads to the SSH port of {name}.", hint="Give the machine a forward to port 22.")
+    host, port = facts.find_way(22)
     key = machines.home.cache / "lab_key"
     if not key.exists():
         run(
@@ -360,7 +379,7 @@ def ensure_ssh(machines: Machines, name: str) -> tuple[str, ...]:
         raise ToolError(f"The SSH key could not be put into {name}: {done.err.decode(errors='replace').strip()}", status=done.status)
     known = machines.home.cache / f"known-hosts-{facts.uuid}"
     options = ("-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=accept-new", "-o", "IdentitiesOnly=yes")
-    return ("ssh", "-i", str(key), "-p", str(forward.host_port), *options, f"root@{forward.host}")
+    return ("ssh", "-i", str(key), "-p", str(port), *options, f"root@{host}")
 
 
 def _free_numbers(machines: Machines) -> Iterator[int]:

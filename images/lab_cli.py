@@ -13,7 +13,7 @@ import typer
 
 from kit.errors import UsageError
 
-lab_app = typer.Typer(no_args_is_help=True, help="Disposable appliances on this computer.")
+lab_app = typer.Typer(no_args_is_help=True, help="Disposable appliances, here or on another hypervisor (BOXSHIFT_LIBVIRT_URI).")
 
 if TYPE_CHECKING:
     from images.lab import LabBox
@@ -52,20 +52,24 @@ def lab_up(
     ] = "",
     ready_status: Annotated[int, typer.Option(help="The HTTP status that counts; 0: any below 500.")] = 0,
     ready_text: Annotated[str, typer.Option(help="A text that must stand in that page.")] = "",
+    network: Annotated[str, typer.Option(help="A network of the hypervisor's to be on, with an address from its DHCP.")] = "",
+    bridge: Annotated[str, typer.Option(help="A bridge of the hypervisor's to be on.")] = "",
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
     """Bring up disposable appliances: clones of a saved machine, each with an identity of its own, ready when their HTTPS answers."""
     from images.lab import ensure_lab, find_image, parse_ttl, plan_lab, reserve_lab
     from images.machine import open_machines
+    from images.uplink import find_uplink
 
-    seconds, page = parse_ttl(ttl), _find_page(ready, ready_status, ready_text)
+    seconds, page, uplink = parse_ttl(ttl), _find_page(ready, ready_status, ready_text), find_uplink(network, bridge)
     with open_machines(progress=Lines()) as machines:
         found = find_image(machines, image, progress=Lines())
         if dry_run:
-            _print_planned(plan_lab(machines, found, count, ready=page), as_json=as_json)
+            _print_planned(plan_lab(machines, found, count, ready=page, uplink=uplink), as_json=as_json)
             return
-        boxes = ensure_lab(machines, reserve_lab(machines, found, count, ttl=seconds, ready=page), cold=cold, progress=Lines())
+        specs = reserve_lab(machines, found, count, ttl=seconds, ready=page, uplink=uplink)
+        boxes = ensure_lab(machines, specs, cold=cold, progress=Lines())
         _print_rows([dataclasses.asdict(box) for box in boxes], as_json=as_json)
 
 
@@ -293,7 +297,7 @@ def _print_planned(specs: Sequence[MachineSpec], *, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for spec in specs:
         cards = [{"name": card.segment, "address": card.address} for card in spec.segments if card.segment]
-        rows.append({"name": spec.name, "address": spec.forwards[0].host, "segments": cards})
+        rows.append({"name": spec.name, "address": spec.forwards[0].host if spec.forwards else "", "segments": cards})
     _print_rows(rows, as_json=as_json)
 
 

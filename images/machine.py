@@ -213,7 +213,7 @@ class Machines:
             raise SpecError(
                 f"{spec.name} could not be reached: with user networking the ports that lead into it are on the hypervisor's own loopback,"
                 " which is another computer.",
-                hint="Put it on a network or a bridge of the hypervisor's: --network or --bridge; in a plan machine.network or machine.bridge.",
+                hint="Put it on its network or bridge: --network or --bridge, in a plan machine.network or machine.bridge.",
             )
         if spec.uplink is not None and spec.uplink.kind is UplinkKind.NETWORK:
             verify_network(self.hypervisor, spec.uplink.name)

@@ -26,7 +26,7 @@ class Pool:
     def __init__(self, hypervisor: Hypervisor, owner: str, folder: PurePosixPath) -> None:
         self.name = f"boxshift-{owner[:8]}"
         self._uuid = str(uuid.uuid5(SPACE, owner))
-        self._path = folder / self.name
+        self.folder = folder / self.name
         self._storage = Storage(hypervisor)
 
     def find(self) -> PoolFacts | None:
@@ -53,7 +53,7 @@ class Pool:
 
         """
         if self.find() is None:
-            self._storage.define_pool(self.name, self._uuid, self._path)
+            self._storage.define_pool(self.name, self._uuid, self.folder)
         self._storage.start_pool(self.name)
         found = self.find()
         if found is None or found.free is None:
@@ -81,7 +81,7 @@ class Pool:
 
     def path_of(self, name: str) -> PurePosixPath:
         """Where a file of that name is or would be, on the hypervisor."""
-        return self._path / name
+        return self.folder / name
 
     def ensure_overlay(self, name: str, backing: Backing) -> None:
         """A disk that holds what differs from ``backing``; one that is there must stand on it.
@@ -92,7 +92,7 @@ class Pool:
         """
         found = self._storage.find_volume(self.name, name) or self._storage.create_volume(self.name, name, 0, backing=backing)
         if found.backing != str(backing.path):
-            raise FailedError(f"The disk {found.path} stands on {found.backing or 'nothing'}, not on {backing.path}.", hint="Remove the machine.")
+            raise FailedError(f"{found.path} stands on {found.backing or 'nothing'}, not on {backing.path}.", hint="Remove the machine.")
 
     def ensure_empty(self, name: str) -> None:
         """An empty file, for the hypervisor to write into."""

@@ -67,9 +67,7 @@ class PoolPlace:
 
     is_here = False
 
-    def __init__(
-        self, home: Home, store: Store, hypervisor: Hypervisor, owner: str, folder: PurePosixPath, *, progress: Progress
-    ) -> None:
+    def __init__(self, home: Home, store: Store, hypervisor: Hypervisor, owner: str, folder: PurePosixPath, *, progress: Progress) -> None:
         self.is_remote = is_remote(hypervisor.uri)
         self.pool = Pool(hypervisor, owner, folder)
         self._home = home

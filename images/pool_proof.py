@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import json
 import secrets
 import time
@@ -44,7 +44,7 @@ class PoolProof:
 
         """
         facts = self._hypervisor.read_facts()
-        key = f"{facts.libvirt} {facts.qemu} {datetime.datetime.now(datetime.UTC):%Y-%m-%d}"
+        key = f"{facts.libvirt} {facts.qemu} {dt.datetime.now(dt.UTC):%Y-%m-%d}"
         with hold(self._lock, what="proving the hypervisor's accelerator", timeout=TCG_SECONDS + KVM_SECONDS):
             found = None if again else self._read(key)
             if found is None:

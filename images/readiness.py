@@ -53,8 +53,8 @@ def https_probe(path: str = "/", *, status: int | None = None, guest: str | None
     """Ask whether its TLS port answers an HTTP request; what comes back is the probe.
 
     ``status``: only this one counts (None: any below 500). ``guest``: the address inside; None for the first that a forward to 443
-    leads to; a machine on a network is asked at its address there. The certificate is not judged, since a new box has one that it made itself. The probe raises
-    :class:`UnreachableError` while nothing answers.
+    leads to; a machine on a network is asked at its address there. The certificate is not judged, since a new box has one that it made
+    itself. The probe raises :class:`UnreachableError` while nothing answers.
     """
 
     def probe(facts: MachineFacts) -> bool:

@@ -78,7 +78,29 @@ class MachinePlan(Model):
     image: str = Field(default="", description="Image to provision from; empty for a machine that exists.")
     memory_mib: int = Field(default=0, ge=0, le=1_048_576, description="Memory in MiB; 0: what the image asks for.")
     cpus: int = Field(default=0, ge=0, le=256, description="Virtual processors; 0: what the image asks for.")
+    network: str = Field(
+        default="", description="Network of the hypervisor's that the provisioned machine is on; it must get `new.address` there by DHCP."
+    )
+    bridge: str = Field(default="", description="Bridge of the hypervisor's that it is on, instead of a network.")
+    mac: str = Field(
+        default="",
+        pattern=r"^(52:54:00(:[0-9a-f]{2}){3})?$",
+        description="Hardware address of its card on that network or bridge, for which DHCP keeps `new.address`; default: any.",
+    )
     ready: ReadyPlan | None = Field(default=None, description="How the provisioned machine shows that it is up; default: its health page.")
+
+    @property
+    def has_own_address(self) -> bool:
+        """Whether the provisioned machine is on a network of the hypervisor's, not behind ports of this machine."""
+        return bool(self.network or self.bridge)
+
+    @model_validator(mode="after")
+    def _hangs_on_one_thing(self) -> MachinePlan:
+        if self.network and self.bridge:
+            raise ValueError("has network and bridge: name one of them")
+        if self.mac and not self.has_own_address:
+            raise ValueError("has mac without network or bridge: user networking chooses its own")
+        return self
 
 
 class BoxPlan(Model):

@@ -179,8 +179,8 @@ def open_driver(
     from migrate.appliances.bomgar.driver import BomgarAppliance
     from migrate.wiring.machines import GUEST_ADMIN
 
-    provisioned = box.machine is not None and box.machine.image
-    endpoint = Endpoint(box.address, box.port, tuple(pin for pin in pins if pin), GUEST_ADMIN if provisioned else "")
+    forwarded = box.machine is not None and box.machine.image and not box.machine.has_own_address
+    endpoint = Endpoint(box.address, box.port, tuple(pin for pin in pins if pin), GUEST_ADMIN if forwarded else "")
     timed: Any = Timed(BomgarAppliance(endpoint, credentials, language=language, patience=patience), watch)
     opened: Appliance = timed
     return opened

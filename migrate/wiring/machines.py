@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from certs.served import read_pin
 from images.domain import Accelerator, Forward
 from images.home import find_home
-from images.machine import Machines, MachineSpec, open_machines
+from images.machine import MachineFacts, Machines, MachineSpec, open_machines
 from images.readiness import https_probe, page_probe, wait_for_ready
 from images.ready_page import ReadyPage, parse_ready_page
-from kit.errors import UnexpectedError, UsageError
+from images.uplink import find_uplink
+from kit.errors import FailedError, UnexpectedError, UsageError
 from kit.progress import Progress, Silent
 from migrate.plan import MachinePlan, Plan
 from migrate.steps.context import PowerProof
@@ -36,17 +37,16 @@ class LibvirtMachines:
         """Make it, boot it, wait for its health page or the one that the plan names; then learn the key it serves.
 
         The key is learned at this first contact: the way to it is a port of this very machine that leads into the guest which we have
-        just made, so nobody else can answer there.
+        just made, or an address of which the hypervisor says that it is that guest's card.
         """
         machine = _need_machine(plan)
         with _open(machine, progress) as machines:
             page = find_page(machine)
-            spec = MachineSpec(
-                machine.name, machine.image, request, plan_forwards(plan, page), machine.memory_mib or None, machine.cpus or None, page
-            )
-            machines.ensure_machine(spec)
+            machines.ensure_machine(plan_machine(plan, request, page))
             probe = https_probe("/check_health", status=200, guest=GUEST_ADMIN) if page is None else page_probe(page)
-            wait_for_ready(machines, machine.name, probe=probe, progress=progress)
+            facts = wait_for_ready(machines, machine.name, probe=probe, progress=progress)
+            if facts.uplink is not None:
+                verify_address(plan, facts)
         return read_pin(plan.new.address, plan.new.port)
 
     def remove_new(self, plan: Plan, request: str) -> str:
@@ -102,13 +102,44 @@ def find_page(machine: MachinePlan) -> ReadyPage | None:
     return None if ready is None else parse_ready_page(ready.page, status=ready.status, text=ready.text)
 
 
+def plan_machine(plan: Plan, request: str, page: ReadyPage | None) -> MachineSpec:
+    """The machine that the plan asks for: behind ports of this machine, or on a network of its hypervisor's."""
+    machine = _need_machine(plan)
+    uplink = find_uplink(machine.network, machine.bridge)
+    return MachineSpec(
+        machine.name,
+        machine.image,
+        request,
+        () if uplink is not None else plan_forwards(plan, page),
+        machine.memory_mib or None,
+        machine.cpus or None,
+        page,
+        uplink=uplink,
+        mac=machine.mac,
+    )
+
+
+def verify_address(plan: Plan, facts: MachineFacts) -> None:
+    """Before a key is learned there: that the address of the plan is the one that this machine has.
+
+    Raises:
+        FailedError: it has another one.
+
+    """
+    if facts.address != plan.new.address:
+        raise FailedError(
+            f"The machine {facts.name} has the address {facts.address} on the {facts.uplink}, and the plan says {plan.new.address}.",
+            hint=f"Let the DHCP server there keep {plan.new.address} for {facts.mac} (machine.mac sets it), or name the address it has.",
+        )
+
+
 def plan_forwards(plan: Plan, page: ReadyPage | None) -> tuple[Forward, ...]:
     """Ports of this machine that lead to the box's administration address, to its service address, and to the page that shows it is up."""
     new = plan.new
     if new.service.reached_at is None:
         raise UsageError(
             "A machine on user networking is reached through loopback addresses only.",
-            hint="Set new.service.reached_at to a loopback address such as 127.0.0.12.",
+            hint="Set new.service.reached_at to a loopback address such as 127.0.0.12, or machine.network or machine.bridge.",
         )
     usual = (
         Forward(new.address, new.port, GUEST_ADMIN, HTTPS),

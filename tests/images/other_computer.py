@@ -136,7 +136,9 @@ def _end(other: OtherComputer) -> None:
         except ProcessLookupError:
             continue
     wait_for(
-        lambda: True if not run([need_program("ip", package="iproute2"), "netns", "pids", other.namespace], timeout=30).text.split() else None,
+        lambda: (
+            True if not run([need_program("ip", package="iproute2"), "netns", "pids", other.namespace], timeout=30).text.split() else None
+        ),
         what="the other computer's programs to end",
         timeout=30,
         poll=0.1,
