@@ -29,8 +29,9 @@ class Leftover:
 
 
 def find_users(home: Home, image: Image) -> tuple[str, ...]:
-    """What stands on the image: machines in the ledger, and every disk below the state folder whose backing file is one of its disks."""
-    names = [entry.name for entry in Ledger(home.ledger).list_entries() if entry.image == image.digest] if home.ledger.exists() else []
+    """What stands on the image: machines in a ledger, and every disk below the state folder whose backing file is one of its disks."""
+    ledgers = [path for path in (home.ledger, *home.ledger_of("any").parent.glob("*.sqlite")) if path.exists()]
+    names = [entry.name for path in ledgers for entry in Ledger(path).list_entries() if entry.image == image.digest]
     overlays = [str(path) for path in _walk_disks(home) if (backing := _read_backing(path)) is not None and _lies_in(backing, image.folder)]
     return tuple(sorted(names) or sorted(overlays))
 

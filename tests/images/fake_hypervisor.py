@@ -13,7 +13,7 @@ from pathlib import Path
 from images import identity
 from images.acceleration import Acceleration
 from images.domain import Accelerator, Forward, Mark, find_mark
-from images.errors import AddressTakenError, GuestSilentError, UnknownMachineError
+from images.errors import AddressTakenError, GuestSilentError, HypervisorError, UnknownMachineError
 from images.home import Home
 from images.hypervisor import DomainFacts, HypervisorFacts, Power
 from images.machine import Machines, MachineSpec
@@ -122,8 +122,11 @@ class FakeHypervisor:
     def ping_agent(self, uuid: str) -> bool:
         return self.agent_answers
 
-    def read_addresses(self, uuid: str) -> tuple[str, ...]:
+    def read_addresses(self, uuid: str, *, mac: str = "") -> tuple[str, ...]:
         return self.addresses
+
+    def link(self) -> object:
+        raise HypervisorError("a hypervisor in memory has no networks")
 
     def run_in_guest(self, uuid: str, argv: Sequence[str], *, stdin: bytes | Secret | None, timeout: float) -> Completed:
         if not self.agent_answers:

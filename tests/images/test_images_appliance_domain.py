@@ -28,6 +28,7 @@ from images.import_image import import_image
 from images.import_request import ImportRequest
 from images.ledger import Entry, EntryState
 from images.store import Store
+from images.uplink import Uplink, UplinkKind
 from kit.errors import FailedError
 
 MARK = Mark("owner", "mark", "request")
@@ -106,6 +107,14 @@ def test_only_the_first_card_has_a_way_in_and_out() -> None:
     assert ["hostfwd" in one for one in nets] == [True, False]
     assert ["restrict=on" in one for one in nets] == [False, True]
     assert [one.partition(",")[0] for one in cards] == ["vmxnet3", "virtio-net-pci"]
+
+
+def test_its_first_card_may_hang_on_a_network_and_the_others_stay_alone() -> None:
+    root = ET.fromstring(render_appliance_domain(replace(DOMAIN, forwards=(), uplink=Uplink(UplinkKind.BRIDGE, "br0"))))
+    (card,) = root.findall("devices/interface")
+    assert [(one.tag, *one.attrib.values()) for one in card] == [("mac", "52:54:00:00:00:01"), ("source", "br0"), ("model", "vmxnet3")]
+    values = [one.get("value") or "" for one in root.iter() if one.tag.endswith("}arg")]
+    assert [value for value in values if value.startswith("user,")] == ["user,id=boxnet1,restrict=on"]
 
 
 def test_a_missing_disk_or_address_is_refused() -> None:

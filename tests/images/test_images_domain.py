@@ -10,6 +10,8 @@ import pytest
 
 from images.domain import Accelerator, Domain, Forward, Mark, find_mark, render_domain
 from images.errors import SpecError
+from images.segment import SPARE
+from images.uplink import Uplink, UplinkKind
 
 GOLDEN = Path(__file__).parent / "golden"
 DOMAIN = Domain(
@@ -35,6 +37,8 @@ DOMAIN = Domain(
         ("emulated", DOMAIN),
         ("kvm", replace(DOMAIN, accelerator=Accelerator.KVM)),
         ("no-forwards", replace(DOMAIN, forwards=())),
+        ("network", replace(DOMAIN, forwards=(), uplink=Uplink(UplinkKind.NETWORK, "default"))),
+        ("bridge", replace(DOMAIN, forwards=(), uplink=Uplink(UplinkKind.BRIDGE, "br0"), segments=(SPARE,))),
     ],
 )
 def test_the_xml_is_the_golden_one(name: str, domain: Domain) -> None:
