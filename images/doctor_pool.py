@@ -39,7 +39,7 @@ def _look(home: Home) -> Iterator[Finding]:
 def check_rights(machines: Machines) -> Iterator[Finding]:
     """Whether we may change anything there."""
     domains = machines.hypervisor.list_domains()
-    yield Finding("rights", Verdict.OK, f"The hypervisor lets us read and write; it has {len(domains)} machines, ours or others'.")
+    yield Finding("rights", Verdict.OK, f"The hypervisor lets us read and write; machines there, ours and others': {len(domains)}.")
 
 
 def check_pool(pool: Pool) -> Iterator[Finding]:
