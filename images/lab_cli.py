@@ -64,6 +64,7 @@ def lab_up(
 
     seconds, page, uplink = parse_ttl(ttl), _find_page(ready, ready_status, ready_text), find_uplink(network, bridge)
     with open_machines(progress=Lines()) as machines:
+        machines.verify_way(uplink)
         found = find_image(machines, image, progress=Lines())
         if dry_run:
             _print_planned(plan_lab(machines, found, count, ready=page, uplink=uplink), as_json=as_json)

@@ -34,7 +34,7 @@ from images.ports import is_taken
 from images.ready_page import ReadyPage
 from images.spec import MachineFacts, MachineSpec
 from images.store import Image, Store
-from images.uplink import UplinkKind
+from images.uplink import Uplink, UplinkKind
 from kit.errors import DeadlineError, FailedError
 from kit.process import Completed
 from kit.progress import Progress, Silent
@@ -70,6 +70,21 @@ class Machines:
         """The accelerator in use; proved by booting something, and remembered."""
         return self.place.find_acceleration()
 
+    def verify_way(self, uplink: Uplink | None) -> None:
+        """Make sure, before anything is made, that a machine on ``uplink`` (None: behind ports of its hypervisor) could be reached.
+
+        Raises:
+            SpecError: the hypervisor is another computer, or has no such network.
+
+        """
+        if uplink is None and self.place.is_remote:
+            raise SpecError(
+                "With user networking the ports that lead into a machine are on its hypervisor's loopback, and that is another computer.",
+                hint="Put it on its network or bridge: --network or --bridge, in a plan machine.network or machine.bridge.",
+            )
+        if uplink is not None and uplink.kind is UplinkKind.NETWORK:
+            verify_network(self.hypervisor, uplink.name)
+
     def ensure_machine(self, spec: MachineSpec) -> MachineFacts:
         """Make the machine and start it; where it is there already, find it; where a killed process left half of it, complete it.
 
@@ -87,7 +102,8 @@ class Machines:
             entry = self.ledger.find_request(spec.request_id)
             if entry is None:
                 self._refuse_foreign(spec.name)
-                self._verify_way(spec)
+                if spec.uplink is not None or spec.forwards:
+                    self.verify_way(spec.uplink)
                 entry = self._plan(spec)
             self._verify_same(entry, spec)
             return self._facts(self._ensure_running(entry))
@@ -206,17 +222,6 @@ class Machines:
             self.place.remove(entry.uuid)
             self.ledger.delete(entry)
             return True
-
-    def _verify_way(self, spec: MachineSpec) -> None:
-        """Before anything is made."""
-        if self.place.is_remote and spec.forwards:
-            raise SpecError(
-                f"{spec.name} could not be reached: with user networking the ports that lead into it are on the hypervisor's own loopback,"
-                " which is another computer.",
-                hint="Put it on its network or bridge: --network or --bridge, in a plan machine.network or machine.bridge.",
-            )
-        if spec.uplink is not None and spec.uplink.kind is UplinkKind.NETWORK:
-            verify_network(self.hypervisor, spec.uplink.name)
 
     def _plan(self, spec: MachineSpec) -> Entry:
         image = self.store.read_image(spec.image)

@@ -73,23 +73,27 @@ class PoolImages:
 
     def list_over(self, volumes: tuple[VolumeFacts, ...], used: frozenset[str]) -> Iterator[tuple[str, str]]:
         """Digests of images in the pool that can be deleted, and why; ``used``: those that a machine was made from."""
-        names = {one.name for one in volumes if one.name.startswith(PREFIX)}
-        below = {Path(one.backing).name for one in volumes if one.backing}
-        known = {image.digest for image in self._store.list_images()} | used
-        for digest in sorted({name.removeprefix(PREFIX)[:64] for name in names}):
-            if is_held(self._lock(digest)) or any(name.startswith(PREFIX + digest) for name in below):
-                continue
-            if digest not in known:
-                yield digest, "its image is gone from the store"
-            elif self.name_of(digest, SEAL) not in names:
-                yield digest, "it was never sent in full"
+        for digest in sorted({one.name.removeprefix(PREFIX)[:64] for one in volumes if one.name.startswith(PREFIX)}):
+            if not is_held(self._lock(digest)) and (reason := self._find_reason(digest, volumes, used)):
+                yield digest, reason
 
-    def remove(self, digest: str, volumes: tuple[VolumeFacts, ...]) -> None:
-        """Delete an image from the pool, what says that it is whole first."""
-        self._pool.delete(self.name_of(digest, SEAL))
-        for one in volumes:
-            if one.name.startswith(f"{PREFIX}{digest}-"):
-                self._pool.delete(one.name)
+    def remove(self, digest: str) -> None:
+        """Delete an image from the pool, what says that it is whole first, where nothing has come to need it meanwhile."""
+        with hold(self._lock(digest), what="sending an image to the hypervisor", timeout=SEND_SECONDS):
+            volumes = self._pool.list_volumes()
+            if self._find_reason(digest, volumes, frozenset()):
+                self._pool.delete(self.name_of(digest, SEAL))
+                for one in volumes:
+                    if one.name.startswith(f"{PREFIX}{digest}-"):
+                        self._pool.delete(one.name)
+
+    def _find_reason(self, digest: str, volumes: tuple[VolumeFacts, ...], used: frozenset[str]) -> str:
+        """Why an image can be deleted; empty: it cannot."""
+        if any(f"/{PREFIX}{digest}-" in one.backing for one in volumes):
+            return ""
+        if digest not in used and digest not in {image.digest for image in self._store.list_images()}:
+            return "its image is gone from the store"
+        return "" if any(one.name == self.name_of(digest, SEAL) for one in volumes) else "it was never sent in full"
 
     @staticmethod
     def name_of(digest: str, file: str) -> str:

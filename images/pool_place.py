@@ -147,7 +147,7 @@ class PoolPlace:
         elif key.startswith(PROOF):
             self.pool.delete(key)
         else:
-            self._images.remove(key, self.pool.list_volumes())
+            self._images.remove(key)
 
     def _define_appliance(self, image: Image, entry: Entry, mark: Mark, accelerator: Accelerator) -> str:
         hardware = need_hardware(image)

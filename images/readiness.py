@@ -43,6 +43,7 @@ class Stage(enum.Enum):
     STOPPED = "its process does not run"
     PANIC = "its kernel gave up"
     NO_PAGE = "it runs, but its page does not answer as wanted, and no agent inside tells more"
+    NO_ADDRESS = "it runs, but nobody knows an address of it on its network"
     STARTING = "it runs, but the agent inside does not answer: the system has not come up"
     NO_NETWORK = "its system is up, but has no network address"
     NO_SERVICE = "its system is up and has an address, but its service does not answer"
@@ -122,6 +123,7 @@ def explain(machines: Machines, name: str, *, last_seen: str) -> NotReadyError:
         Stage.STOPPED: "It went off or crashed; the console log tells why.",
         Stage.PANIC: "Its image or its disk is damaged; the console log tells what the kernel missed.",
         Stage.NO_PAGE: f"Looked for was {facts.ready}. Look at its console: boxshift lab console; --ready says what to look for.",
+        Stage.NO_ADDRESS: "Does a DHCP server answer there? On a bridge, without an agent, only that server may know.",
         Stage.STARTING: "Give it more time, or look at the console: boxshift lab console.",
         Stage.NO_NETWORK: "No DHCP answer reached it; the image may lack a driver for its network card.",
         Stage.NO_SERVICE: "Look at its failed units inside: systemctl --failed.",
@@ -145,7 +147,7 @@ def read_stage(machines: Machines, facts: MachineFacts) -> Stage:  # noqa: PLR09
     if _panicked(machines, facts):
         return Stage.PANIC
     if not machines.hypervisor.ping_agent(facts.uuid):
-        return Stage.STARTING if facts.ready is None else _read_page(facts)
+        return Stage.STARTING if facts.ready is None and facts.uplink is None else _read_page(facts)
     try:
         if not machines.hypervisor.read_addresses(facts.uuid):
             return Stage.NO_NETWORK
@@ -157,6 +159,8 @@ def read_stage(machines: Machines, facts: MachineFacts) -> Stage:  # noqa: PLR09
 
 
 def _read_page(facts: MachineFacts) -> Stage:
+    if facts.uplink is not None and not facts.address:
+        return Stage.NO_ADDRESS
     try:
         return Stage.READY if usual_probe(facts) else Stage.NO_PAGE
     except UnreachableError:

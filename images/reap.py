@@ -50,10 +50,11 @@ class Leftover:
 def plan_reap(machines: Machines, *, now: float | None = None) -> tuple[Leftover, ...]:
     """All that may be removed now; ``now`` in seconds since 1970. Changes nothing."""
     moment = time.time() if now is None else now
-    entries = {entry.uuid: entry for entry in machines.ledger.list_entries()}
-    known = machines.ledger.list_lab()
+    # Files and domains first: whatever of these belongs to a machine that is just being made has its entry before.
+    claims = machines.place.list_claims()
     domains = {domain.uuid: domain for domain in machines.hypervisor.list_domains()}
-    claims, used = machines.place.list_claims(), frozenset(entry.image for entry in entries.values())
+    entries = {entry.uuid: entry for entry in machines.ledger.list_entries()}
+    known, used = machines.ledger.list_lab(), frozenset(entry.image for entry in entries.values())
     return (
         *_find_machines(entries, known, moment),
         *_find_lost(machines, entries, domains, claims),

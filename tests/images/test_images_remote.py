@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import bundles
 import libvirt
 import pytest
 from other_computer import CHECKOUT, OtherComputer, open_other_computer
@@ -28,9 +29,12 @@ from images.errors import AlteredImageError, HypervisorError, HypervisorUnreacha
 from images.home import Home, ensure_home, find_home
 from images.hypervisor import Hypervisor, Power
 from images.hypervisor_storage import Storage
+from images.import_image import import_image
+from images.import_request import ImportRequest
 from images.leftovers import find_users
 from images.machine import Machines, MachineSpec, open_machines
 from images.pool_place import VARIABLE, PoolPlace
+from images.readiness import explain
 from images.reap import reap
 from images.reference_image import ensure_reference_image
 from images.snapshot import take_snapshot
@@ -119,6 +123,28 @@ def test_a_disk_that_is_gone_is_told_and_not_made_again(machines: Machines) -> N
     place_of(machines).pool.delete(facts.disk.name)
     with pytest.raises(FailedError, match="is gone"):
         machines.ensure_started("gone")
+
+
+def test_an_imported_appliance_gets_its_disks_and_its_answers_there(
+    far: Far, machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile_password: str
+) -> None:
+    """The CD holds a password: only the hypervisor reads it, and it goes when the machine is taken out."""
+    asks = '<Property ovf:key="pass" ovf:type="string" ovf:userConfigurable="true" ovf:password="true"/>'
+    product = f"<ProductSection><Info>i</Info>{asks}</ProductSection>"
+    ova = bundles.make_appliance(tmp_path, bundles.envelope(bundles.system(more=product, transport="iso")))
+    (image,) = import_image(ImportRequest(str(ova), answers=(("pass", "env:BOX_PASS"),)), machines.store).images
+    monkeypatch.setenv("BOX_PASS", hostile_password)
+    facts = machines.ensure_machine(MachineSpec("box", image.digest, "request-box"))
+    assert facts.power is Power.RUNNING
+    copy = far.other.pools / facts.disk.parent.name / f"machine-{facts.uuid}-properties.iso"
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert hostile_password.replace("&", "&amp;").replace('"', "&quot;").encode() in copy.read_bytes()
+    assert machines.ensure_stopped("box", grace=0).is_off
+    assert machines.ensure_undefined("box").power is Power.ABSENT
+    assert not copy.exists()
+    assert copy.with_name(facts.disk.name).exists(), "its disk is kept"
+    assert machines.ensure_removed("box")
+    machines.store.remove(image)
 
 
 def test_ways_that_lead_to_the_other_computer_itself_are_refused_before_anything_is_made(far: Far, machines: Machines) -> None:
@@ -289,6 +315,8 @@ def test_one_that_gets_no_address_is_told_so(machines: Machines) -> None:
     assert (facts.mac, facts.address) == ("52:54:00:00:00:07", "")
     with pytest.raises(FailedError, match="no address on the network far-nat yet"):
         facts.find_way(443)
+    told = explain(machines, "mute", last_seen="")
+    assert (told.facts["stage"], told.facts["console"]) == ("no_address", SAYS.decode().strip())
 
 
 # ---- what the tests stand on
