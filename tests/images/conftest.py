@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from fake_hypervisor import FakeHypervisor, FakeMachines, store_image
+from far_stand import Far, open_far
 
 from images.home import Home, ensure_home
 
@@ -34,3 +35,10 @@ def machines(home: Home, hypervisor: FakeHypervisor) -> FakeMachines:
     made = FakeMachines(home, hypervisor)
     store_image(made.store)
     return made
+
+
+@pytest.fixture(scope="session")
+def far() -> Iterator[Far]:
+    """Another computer's hypervisor, and a home on this one."""
+    with open_far() as opened:
+        yield opened

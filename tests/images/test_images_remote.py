@@ -6,71 +6,39 @@ Its files are not where ours are, its network is not ours; all that goes there g
 from __future__ import annotations
 
 import json
-import shutil
-import signal
-import struct
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import bundles
-import libvirt
 import pytest
-from other_computer import CHECKOUT, OtherComputer, open_other_computer
+from far_stand import SAYS, Far, add_tiny, names_of, place_of, volumes_of
+from other_computer import OtherComputer
 
 from images import daemon
 from images.doctor import Verdict
 from images.doctor_pool import check_hypervisor
 from images.domain import Forward
 from images.errors import AlteredImageError, HypervisorError, HypervisorUnreachableError, NotOursError, SpecError
-from images.home import Home, ensure_home, find_home
+from images.home import Home, ensure_home
 from images.hypervisor import Hypervisor, Power
-from images.hypervisor_storage import Storage
 from images.import_image import import_image
 from images.import_request import ImportRequest
 from images.leftovers import find_users
 from images.machine import Machines, MachineSpec, open_machines
-from images.pool_place import VARIABLE, PoolPlace
+from images.pool_place import VARIABLE
 from images.readiness import explain
-from images.reap import reap
-from images.reference_image import ensure_reference_image
 from images.snapshot import take_snapshot
-from images.store import Image, Imported, Store
 from images.uplink import Uplink, UplinkKind
 from kit.errors import FailedError
-from kit.process import need_program, run
+from kit.process import need_program
 from kit.waiting import wait_for
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow, pytest.mark.timeout(600)]
-SAYS = b"the tiny machine speaks\r\n"
 NAT = """
 <network><name>far-nat</name><forward mode='nat'/><bridge name='far-nat'/>
 <ip address='10.77.0.1' netmask='255.255.255.0'><dhcp><range start='10.77.0.10' end='10.77.0.99'/></dhcp></ip></network>
 """
-
-
-@dataclass(frozen=True)
-class Far:
-    """The other computer, and the home on this one."""
-
-    other: OtherComputer
-    home: Home
-
-
-@pytest.fixture(scope="module")
-def far() -> Iterator[Far]:
-    root = Path(tempfile.mkdtemp(prefix="bx-near-", dir="/var/tmp"))
-    try:
-        with open_other_computer() as other:
-            home = ensure_home(Home(root / "home"))
-            add_tiny(home)
-            add_greeter(home, root)
-            yield Far(other, home)
-    finally:
-        shutil.rmtree(root)
 
 
 @pytest.fixture
@@ -203,77 +171,6 @@ def test_a_pool_that_only_has_our_name_is_left_alone(far: Far, machines: Machine
             foreign.undefine()
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import images.hypervisor, images.hypervisor_storage
-from images.home import Home
-from images.lab import LabEntry, read_self
-from images.machine import MachineSpec, open_machines
-
-_, root, uri, kind, verb, count, when = sys.argv
-owner = {"storage": images.hypervisor_storage.Storage, "hypervisor": images.hypervisor.Hypervisor}[kind]
-plain, seen = getattr(owner, verb), []
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def dying(*args, **settings):
-    seen.append(verb)
-    now = len(seen) == int(count)
-    if now and when == "before":
-        die()
-    if now and when == "amid":
-        settings["shown"] = lambda sent: die()
-    answer = plain(*args, **settings)
-    if now:
-        die()
-    return answer
-
-setattr(owner, verb, dying)
-with open_machines(Home(Path(root)), uri=uri) as machines:
-    machines.ledger.note_lab(LabEntry("lab:77:killed", read_self()))
-    machines.ensure_machine(MachineSpec("lab-77", "tiny", "lab:77:killed"))
-    if verb in ("destroy", "delete_volume", "undefine"):
-        machines.ensure_removed("lab-77")
-"""
-MOMENTS = (
-    "storage define_pool 1 after", "storage create_volume 1 after", "storage upload 1 amid", "storage upload 2 amid",
-    "storage upload 5 before", "storage create_volume 7 before", "hypervisor define 1 after", "hypervisor start 1 after",
-    "hypervisor undefine 1 after", "storage delete_volume 8 after", "storage create_volume 2 after unproved",
-)  # fmt: skip
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_any_moment_it_leaves_only_what_reap_removes(far: Far, moment: str) -> None:
-    """From a hypervisor that has nothing of ours to one that has nothing of ours; what is foreign there stays as it was."""
-    fresh = Home(far.home.root.with_name("fresh"))
-    shutil.rmtree(fresh.root, ignore_errors=True)
-    ensure_home(fresh)
-    add_tiny(fresh)
-    if not moment.endswith("unproved"):
-        for proved in far.home.cache.glob("acceleration-*.json"):
-            shutil.copy(proved, fresh.cache)
-    with open_machines(fresh, uri=far.other.uri) as machines:
-        link = machines.hypervisor.link()
-        foreign = make_foreign(link, far.other)
-        try:
-            before = describe(machines)
-            argv = [sys.executable, "-c", KILLED, str(fresh.root), far.other.uri, *moment.split()[:4]]
-            with subprocess.Popen(argv, cwd=CHECKOUT) as child:
-                assert child.wait(timeout=120) == -signal.SIGKILL, "it never came to that moment"
-            machines.store.remove(machines.store.read_image("tiny"))
-            reap(machines)
-            assert describe(machines) == before
-            assert machines.ledger.list_entries() == ()
-            assert machines.ledger.list_lab() == {}
-        finally:
-            foreign.destroy()
-            foreign.undefine()
-            link.lookupByName("lab-31").undefine()
-            shutil.rmtree(far.other.pools / "someone's")
-
-
 @pytest.mark.parametrize("kind", ["network", "bridge"])
 def test_an_appliance_on_a_network_or_a_bridge_has_an_address_and_is_ready_there(far: Far, machines: Machines, kind: str) -> None:
     """Nothing of ours runs inside; it gets its address by DHCP and greets. Asked from within that network, by the command itself."""
@@ -319,22 +216,6 @@ def test_one_that_gets_no_address_is_told_so(machines: Machines) -> None:
     assert (told.facts["stage"], told.facts["console"]) == ("no_address", SAYS.decode().strip())
 
 
-# ---- what the tests stand on
-
-
-def place_of(machines: Machines) -> PoolPlace:
-    assert isinstance(machines.place, PoolPlace)
-    return machines.place
-
-
-def volumes_of(machines: Machines):
-    return place_of(machines).pool.list_volumes()
-
-
-def names_of(machines: Machines, prefix: str) -> list[str]:
-    return [one.name for one in volumes_of(machines) if one.name.startswith(prefix)]
-
-
 def command(name: str) -> Path:
     return Path(sys.executable).with_name(name)
 
@@ -368,63 +249,3 @@ def make_bridge(other: OtherComputer) -> str:
     wires = ["--interface=far-br", "--except-interface=lo", "--bind-interfaces", "--port=0", "--dhcp-range=10.78.0.10,10.78.0.99"]
     other.run([need_program("dnsmasq", package="dnsmasq-base"), *wires, *files])
     return "far-br"
-
-
-def make_foreign(link: libvirt.virConnect, other: OtherComputer) -> libvirt.virStoragePool:
-    """Another's pool, with volumes that are named like ours, and another's machine with a name of a lab's."""
-    pool = link.storagePoolDefineXML(
-        "<pool type='dir'><name>boxshift</name><target><path>/var/lib/libvirt/images/someone's</path></target></pool>"
-    )
-    pool.create(libvirt.VIR_STORAGE_POOL_CREATE_WITH_BUILD)
-    for name in ("image-" + "0" * 64 + "-disk.qcow2", "machine-00000000-0000-4000-8000-000000000000-claim.json", "proof-1.img"):
-        pool.createXML(f"<volume><name>{name}</name><capacity>4096</capacity><target><format type='raw'/></target></volume>")
-    link.defineXML("<domain type='qemu'><name>lab-31</name><memory unit='MiB'>16</memory><os><type arch='x86_64'>hvm</type></os></domain>")
-    assert (other.pools / "someone's").is_dir()
-    return pool
-
-
-def describe(machines: Machines) -> dict[str, object]:
-    """All that the hypervisor has: machines, pools and their files."""
-    link, storage = machines.hypervisor.link(), Storage(machines.hypervisor)
-    found: dict[str, object] = {f"domain {one.name()}": one.XMLDesc(0) for one in link.listAllDomains()}
-    for pool in link.listAllStoragePools():
-        if pool.isActive() and not pool.name().startswith("boxshift-"):
-            found |= {f"volume {one.path}": one for one in storage.list_volumes(pool.name())}
-    ours = place_of(machines).pool
-    found["our pool"] = ours.find()
-    return found
-
-
-def add_tiny(home: Home) -> Image:
-    """An image whose guest says one line on its serial port and halts."""
-    with Store(home).importing() as folder:
-        run([need_program("qemu-img", package="qemu-utils"), "create", "-q", "-f", "qcow2", folder / "disk.qcow2", "16M"], timeout=60)
-        (folder / "kernel").write_bytes(speaking_kernel())
-        (folder / "initrd").write_bytes(b"initrd")
-        return Store(home).add(folder, Imported("tiny", "the test", ("quiet",), 32, 1))
-
-
-def speaking_kernel() -> bytes:
-    """A multiboot image: ``mov edx,0x3f8; mov esi,text; lodsb; test al,al; jz end; out dx,al; jmp; end: hlt; jmp end``."""
-    load, flags, magic = 0x100000, 0x10000, 0x1BADB002
-    head = struct.pack("<8I", magic, flags, -(magic + flags) & 0xFFFFFFFF, load, load, load + 4096, load + 4096, load + 32)
-    code = bytes.fromhex("baf8030000 be") + struct.pack("<I", load + 32 + 21) + bytes.fromhex("ac 84c0 7403 ee ebf8 f4 ebfd")
-    return (head + code + SAYS + b"\0").ljust(4096, b"\0")
-
-
-def add_greeter(home: Home, work: Path) -> Image:
-    """The kernel of the reference appliance, and one program of a hundred lines that is the whole system (greeter.c)."""
-    reference = ensure_reference_image(find_home())
-    tree = work / "tree"
-    for name in ("sbin", "dev", "proc", "sys"):
-        (tree / name).mkdir(parents=True)
-    source = Path(__file__).with_name("greeter.c")
-    run([need_program("gcc", package="gcc"), "-static", "-O1", "-o", tree / "sbin" / "init", source], timeout=120)
-    disk = work / "greeter.img"
-    run([need_program("mke2fs", package="e2fsprogs"), "-q", "-t", "ext4", "-d", tree, disk, "16M"], timeout=60)
-    with Store(home).importing() as folder:
-        convert = [need_program("qemu-img", package="qemu-utils"), "convert", "-f", "raw", "-O", "qcow2"]
-        run([*convert, disk, folder / "disk.qcow2"], timeout=60)
-        shutil.copy(reference.kernel, folder / "kernel")
-        shutil.copy(reference.initrd, folder / "initrd")
-        return Store(home).add(folder, Imported("greeter", "the test", reference.kernel_arguments, 128, 1))
