@@ -92,7 +92,8 @@ class Storage:
         """All files in a pool as they are now, by name."""
         with translated(f"list what is in the storage pool {pool}"):
             found = self._pool(pool)
-            found.refresh()
+            with _ignoring_work():
+                found.refresh()
             facts = []
             for one in found.listAllVolumes():
                 with _ignoring_gone():
@@ -181,6 +182,16 @@ def _send(stream: libvirt.virStream, part: bytes) -> None:
     at = 0
     while at < len(part):
         at += stream.send(part[at:])
+
+
+@contextmanager
+def _ignoring_work() -> Iterator[None]:
+    """While another process has a volume made libvirt does not look anew; it then knows all that went through it."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        if "asynchronous jobs running" not in (error.get_error_message() or ""):
+            raise
 
 
 @contextmanager

@@ -99,12 +99,16 @@ class Pool:
         if self._storage.find_volume(self.name, name) is None:
             self._storage.create_volume(self.name, name, 0)
 
-    def write(self, name: str, source: BinaryIO, size: int, *, shown: Callable[[int], None] = lambda _: None) -> VolumeFacts:
+    def write(
+        self, name: str, source: BinaryIO, size: int, *, digest: str = "", shown: Callable[[int], None] = lambda _: None
+    ) -> VolumeFacts:
         """Put ``size`` bytes into a file of that name, in place of what was there; read back and compared before this returns.
+
+        ``digest``: SHA-256 in hex of what must be in it; empty: of what ``source`` held.
 
         Raises:
             SpaceError: the hypervisor has no room for it.
-            HypervisorError: what came back differs from what was sent.
+            HypervisorError: what came back differs.
 
         """
         self.delete(name)
@@ -118,9 +122,9 @@ class Pool:
             return part
 
         self._storage.upload(self.name, name, read, size, shown=shown)
-        if self.hash(name) != sent.hexdigest():
+        if self.hash(name) != (digest or sent.hexdigest()):
             self.delete(name)
-            raise HypervisorError(f"The volume {name} differs from what was sent to it.", hint="Is the hypervisor's disk full or failing?")
+            raise HypervisorError(f"The volume {name} is not what was to be sent.", hint="Is a disk full or failing, here or there?")
         found = self.find_volume(name)
         if found is None:
             raise HypervisorError(f"The volume {name} was written and is not there.", hint="Does something else delete files there?")

@@ -115,15 +115,17 @@ class PoolImages:
     def _send(self, image: Image, file: str) -> _Sealed:
         path = image.folder / file
         size = path.stat().st_size
+        digest = self._store.read_digests(image)[file]
         label = f"sending {image.name}: {file}, MiB"
         with path.open("rb") as source:
             found = self._pool.write(
                 self.name_of(image.digest, file),
                 source,
                 size,
+                digest=digest,
                 shown=lambda sent: self._progress.update(label, sent // MIB, size // MIB),
             )
-        return _Sealed(self._store.read_digests(image)[file], found.size, found.modified)
+        return _Sealed(digest, found.size, found.modified)
 
     def _changed(self, image: Image, sealed: Mapping[str, _Sealed]) -> bool:
         found = {name: self._pool.find_volume(self.name_of(image.digest, name)) for name in sealed}

@@ -117,7 +117,8 @@ class PoolPlace:
 
     def forget_answers(self, entry: Entry) -> None:
         """The CD with answers is made anew at every start."""
-        self.pool.delete(_name(entry.uuid, PROPERTIES))
+        if self.pool.is_usable():
+            self.pool.delete(_name(entry.uuid, PROPERTIES))
 
     def remove(self, machine: str) -> None:
         """All volumes that are named after it, the claim last."""

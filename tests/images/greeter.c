@@ -34,9 +34,10 @@ static const unsigned char *option(const struct dhcp *answer, int wanted) {
 /* Sends one request and waits some seconds for its answer. */
 static int ask(int link, int type, const struct dhcp *offer, struct dhcp *answer) {
     struct sockaddr_in everyone = {.sin_family = AF_INET, .sin_port = htons(67), .sin_addr = {INADDR_BROADCAST}};
-    struct dhcp asked = {.op = 1, .htype = 1, .hlen = 6, .xid = 0x62786278, .flags = htons(0x8000), .cookie = htonl(0x63825363)};
+    struct dhcp asked = {.op = 1, .htype = 1, .hlen = 6, .flags = htons(0x8000), .cookie = htonl(0x63825363)};
     unsigned char *at = asked.options;
     memcpy(asked.chaddr, mac, 6);
+    memcpy(&asked.xid, mac + 2, 4);  /* others on this wire ask as well */
     *at++ = 53, *at++ = 1, *at++ = type;
     if (offer) {
         const unsigned char *server = option(offer, 54);
@@ -46,7 +47,7 @@ static int ask(int link, int type, const struct dhcp *offer, struct dhcp *answer
     *at = 255;
     if (sendto(link, &asked, sizeof asked, 0, (struct sockaddr *)&everyone, sizeof everyone) < 0) return 0;
     while (recv(link, answer, sizeof *answer, 0) > 240)
-        if (answer->op == 2 && answer->xid == asked.xid && option(answer, 53)) return 1;
+        if (answer->op == 2 && answer->xid == asked.xid && !memcmp(answer->chaddr, mac, 6) && option(answer, 53)) return 1;
     return 0;
 }
 
