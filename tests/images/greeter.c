@@ -31,8 +31,8 @@ static const unsigned char *option(const struct dhcp *answer, int wanted) {
     return NULL;
 }
 
-/* Sends one request and waits some seconds for its answer. */
-static int ask(int link, int type, const struct dhcp *offer, struct dhcp *answer) {
+/* Sends one request and waits some seconds for the answer of the wanted type; late ones to earlier requests are passed over. */
+static int ask(int link, int type, int wanted, const struct dhcp *offer, struct dhcp *answer) {
     struct sockaddr_in everyone = {.sin_family = AF_INET, .sin_port = htons(67), .sin_addr = {INADDR_BROADCAST}};
     struct dhcp asked = {.op = 1, .htype = 1, .hlen = 6, .flags = htons(0x8000), .cookie = htonl(0x63825363)};
     unsigned char *at = asked.options;
@@ -47,7 +47,9 @@ static int ask(int link, int type, const struct dhcp *offer, struct dhcp *answer
     *at = 255;
     if (sendto(link, &asked, sizeof asked, 0, (struct sockaddr *)&everyone, sizeof everyone) < 0) return 0;
     while (recv(link, answer, sizeof *answer, 0) > 240)
-        if (answer->op == 2 && answer->xid == asked.xid && !memcmp(answer->chaddr, mac, 6) && option(answer, 53)) return 1;
+        if (answer->op == 2 && answer->xid == asked.xid && !memcmp(answer->chaddr, mac, 6) && option(answer, 53) &&
+            option(answer, 53)[0] == wanted)
+            return 1;
     return 0;
 }
 
@@ -73,7 +75,7 @@ int main(void) {
     setsockopt(link, SOL_SOCKET, SO_BINDTODEVICE, "eth0", 5);
     setsockopt(link, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     bind(link, (struct sockaddr *)&own, sizeof own);
-    while (!ask(link, 1, NULL, &offer) || !ask(link, 3, &offer, &given) || option(&given, 53)[0] != 5) sleep(1);
+    while (!ask(link, 1, 2, NULL, &offer) || !ask(link, 3, 5, &offer, &given)) sleep(1);
     set(link, SIOCSIFADDR, given.yiaddr);
     if (option(&given, 1)) {
         unsigned mask;
