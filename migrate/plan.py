@@ -12,7 +12,20 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeVar
 
-from migrate.plan_values import AdminAddress, Duration, HostName, IpAddress, Moment, Name, PageWord, Pin, Port, SecretRef, parse_number
+from migrate.plan_values import (
+    AdminAddress,
+    CardAddress,
+    Duration,
+    HostName,
+    IpAddress,
+    Moment,
+    Name,
+    PageWord,
+    Pin,
+    Port,
+    SecretRef,
+    parse_number,
+)
 
 
 class Model(BaseModel):
@@ -70,6 +83,13 @@ class ReadyPlan(Model):
         return self
 
 
+class SegmentPlan(Model):
+    """A private segment on which machines that boxshift made on one computer reach each other."""
+
+    name: Name = Field(description="Name of the segment, which another machine is on already: `boxshift lab list --json` tells.")
+    address: CardAddress = Field(description="What this machine has there, with its prefix.")
+
+
 class MachinePlan(Model):
     """A virtual machine under libvirt."""
 
@@ -78,7 +98,14 @@ class MachinePlan(Model):
     image: str = Field(default="", description="Image to provision from; empty for a machine that exists.")
     memory_mib: int = Field(default=0, ge=0, le=1_048_576, description="Memory in MiB; 0: what the image asks for.")
     cpus: int = Field(default=0, ge=0, le=256, description="Virtual processors; 0: what the image asks for.")
+    segment: SegmentPlan | None = Field(default=None, description="A second card of the provisioned machine; default: none.")
     ready: ReadyPlan | None = Field(default=None, description="How the provisioned machine shows that it is up; default: its health page.")
+
+    @model_validator(mode="after")
+    def _card_has_a_machine(self) -> MachinePlan:
+        if self.segment is not None and not self.image:
+            raise ValueError("segment belongs to a machine that is provisioned; name its image")
+        return self
 
 
 class BoxPlan(Model):
@@ -89,6 +116,13 @@ class BoxPlan(Model):
     service: ServicePlan
     accounts: Accounts
     machine: MachinePlan | None = Field(default=None, description="Set when the box is a virtual machine.")
+
+
+class ReachPlan(Model):
+    """Where a box answers another one: an address of its own, never the name or address that the two share."""
+
+    host: AdminAddress = Field(description="Host name or IP address.")
+    port: Port = Field(default=443, description="TLS port.")
 
 
 class ExpectPlan(Model):
@@ -242,15 +276,30 @@ class ProbePlan(Model):
     timeout: Duration = Field(default=300.0, description="How long to wait for them.")
 
 
+class FailoverPlan(Model):
+    """How the new box joins the old one as its backup. Each is named to the other by an address of its own."""
+
+    pre_shared_key: SecretRef = Field(
+        description="Reference to the Inter-appliance Communication Pre-shared Key. A key that the old box has already is left as it is, "
+        "and has to be this one."
+    )
+    old: ReachPlan | None = Field(default=None, description="Where the new box reaches the old one; default: `old.address` and `old.port`.")
+    new: ReachPlan | None = Field(default=None, description="Where the old box reaches the new one; default: `new.address` and `new.port`.")
+
+
 class CutoverPlan(Model):
     """How traffic and the last data move."""
 
     method: Literal["dns", "nat", "command"] = Field(
         default="dns", description="How visitors are sent to the new box: by the section of that name."
     )
-    data: Literal["resync", "none"] = Field(
+    data: Literal["resync", "failover", "none"] = Field(
         default="resync",
-        description="`resync`: last backup in the window, nothing lost. `none`: what was written since the backup IS LOST.",
+        description="`resync`: last backup in the window, nothing lost. `failover`: the new box joins the old one as its backup and takes "
+        "its role over, nothing lost. `none`: what was written since the backup IS LOST.",
+    )
+    failover: FailoverPlan | None = Field(
+        default=None, description="The failover pair that the two boxes are meanwhile, for `data: failover`."
     )
     dns: DnsPlan | None = Field(default=None, validate_default=True)
     nat: NatPlan | None = Field(default=None, validate_default=True)
@@ -285,6 +334,17 @@ class CutoverPlan(Model):
         """Where visitors come in, where that is one address for both boxes."""
         other = self.nat or self.command
         return str(other.public) if other is not None and other.public is not None else None
+
+    @model_validator(mode="after")
+    def _pair_is_told(self) -> CutoverPlan:
+        if (self.data == "failover") != (self.failover is not None):
+            raise ValueError("`data: failover` and the settings under `failover` belong together")
+        return self
+
+    @property
+    def by_failover(self) -> bool:
+        """Whether the two boxes are a failover pair meanwhile."""
+        return self.data == "failover"
 
 
 class VerifyPlan(Model):
@@ -352,6 +412,20 @@ class Plan(CommonPlan):
         if self.old.service.visible == self.new.service.visible:
             raise ValueError(f"old and new have the same service address; a switch by {self.cutover.method} needs two")
         return self
+
+    @field_validator("cutover", mode="after")
+    @classmethod
+    def _boxes_reach_each_other(cls, cutover: CutoverPlan, known: ValidationInfo) -> CutoverPlan:
+        pair, site, new = cutover.failover, known.data.get("site"), known.data.get("new")
+        if pair is None:
+            return cutover
+        if site is not None and site.name in {place.host for place in (pair.old, pair.new) if place is not None}:
+            raise ValueError("failover names a box by the site's name, which moves; give each box's own address")
+        if new is not None and new.provisioned and (pair.old is None or pair.new is None):
+            raise ValueError("failover needs `old` and `new`: the forwards of a provisioned machine lead to it from here only")
+        if pair.old is not None and pair.old == pair.new:
+            raise ValueError("failover gives both boxes the same address")
+        return cutover
 
 
 # A plan of whatever procedure; a migration's where nothing is said.

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from certs.served import read_pin
+from images.clone import plan_ports
 from images.domain import Accelerator, Forward
 from images.home import find_home
+from images.identity import plug
 from images.machine import Machines, MachineSpec, open_machines
 from images.readiness import https_probe, page_probe, wait_for_ready
 from images.ready_page import ReadyPage, parse_ready_page
+from images.segment import SegmentCard
 from kit.errors import UnexpectedError, UsageError
 from kit.progress import Progress, Silent
 from migrate.plan import MachinePlan, Plan
@@ -42,11 +46,20 @@ class LibvirtMachines:
         with _open(machine, progress) as machines:
             page = find_page(machine)
             spec = MachineSpec(
-                machine.name, machine.image, request, plan_forwards(plan, page), machine.memory_mib or None, machine.cpus or None, page
+                machine.name,
+                machine.image,
+                request,
+                plan_forwards(plan, page),
+                machine.memory_mib or None,
+                machine.cpus or None,
+                page,
+                find_segment_cards(machines, machine),
             )
             machines.ensure_machine(spec)
             probe = https_probe("/check_health", status=200, guest=GUEST_ADMIN) if page is None else page_probe(page)
-            wait_for_ready(machines, machine.name, probe=probe, progress=progress)
+            facts = wait_for_ready(machines, machine.name, probe=probe, progress=progress)
+            if ports := plan_ports(facts):
+                plug(machines.hypervisor, facts.uuid, ports, factor=machines.acceleration.factor)
         return read_pin(plan.new.address, plan.new.port)
 
     def remove_new(self, plan: Plan, request: str) -> str:
@@ -94,6 +107,20 @@ def _need_machine(plan: Plan) -> MachinePlan:
     if plan.new.machine is None:
         raise UnexpectedError("The plan has no machine to provision.")
     return plan.new.machine
+
+
+def find_segment_cards(machines: Machines, wanted: MachinePlan) -> tuple[SegmentCard, ...]:
+    """The card for the segment that the plan names; none where it names none. Some machine is on it already, and tells where it runs."""
+    if wanted.segment is None:
+        return ()
+    for facts in machines.list_machines():
+        for card in facts.segments:
+            if card.segment == wanted.segment.name:
+                return (replace(card, address=wanted.segment.address),)
+    raise UsageError(
+        f"No machine of boxshift's is on a segment {wanted.segment.name}.",
+        hint="new.machine.segment.name is that of a segment which the old box is on: boxshift lab list --json.",
+    )
 
 
 def find_page(machine: MachinePlan) -> ReadyPage | None:

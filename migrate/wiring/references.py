@@ -47,6 +47,8 @@ def _list_references(plan: CommonPlan) -> Iterator[tuple[str, str]]:
         if plan.old.factory_password is not None:
             yield "the factory password of the old box", plan.old.factory_password
         yield from _list_cutover(plan.cutover)
+        if plan.cutover.failover is not None:
+            yield "the pre-shared key", plan.cutover.failover.pre_shared_key
     if isinstance(plan, UpgradePlan):
         yield from _list_accounts("box", plan.box.accounts)
     if isinstance(plan, TwoBoxes):
