@@ -11,7 +11,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from kit.errors import UnexpectedError
-from migrate.plan import CommonPlan, Model, OldPlan, Plan, ReachPlan
+from migrate.plan import CommonPlan, OldPlan, Plan
+from migrate.plan_parts import Model, ReachPlan
 from migrate.plan_values import IpAddress, SecretRef
 from migrate.upgrade_plan import CheckPlan, ClientWait, UpgradingPlan
 

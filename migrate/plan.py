@@ -8,30 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeVar
 
+from migrate.plan_parts import FailoverPlan, Model, ReadyPlan, SegmentPlan
 from migrate.plan_values import (
     AdminAddress,
-    CardAddress,
     Duration,
     HostName,
     IpAddress,
     Moment,
     Name,
-    PageWord,
     Pin,
     Port,
     SecretRef,
     parse_number,
 )
-
-
-class Model(BaseModel):
-    """Frozen, and refuses what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class AccountPlan(Model):
@@ -69,27 +62,6 @@ class ServicePlan(Model):
         return str(self.reached_at or self.address)
 
 
-class ReadyPlan(Model):
-    """The page by which a provisioned machine is found ready."""
-
-    page: PageWord = Field(description="What answers, inside the machine: `tls`, `https:8443/login` or `http/status`.")
-    status: int | None = Field(default=None, ge=100, le=599, description="HTTP status that counts; default: any below 500.")
-    text: str = Field(default="", max_length=200, description="Text that must stand in the page.")
-
-    @model_validator(mode="after")
-    def _asks_a_page(self) -> ReadyPlan:
-        if self.page.startswith(("tls", "ssh")) and (self.status is not None or self.text):
-            raise ValueError("ssh and tls have no status and no text; name a page with https")
-        return self
-
-
-class SegmentPlan(Model):
-    """A private segment on which machines that boxshift made on one computer reach each other."""
-
-    name: Name = Field(description="Name of the segment, which another machine is on already: `boxshift lab list --json` tells.")
-    address: CardAddress = Field(description="What this machine has there, with its prefix.")
-
-
 class MachinePlan(Model):
     """A virtual machine under libvirt."""
 
@@ -116,13 +88,6 @@ class BoxPlan(Model):
     service: ServicePlan
     accounts: Accounts
     machine: MachinePlan | None = Field(default=None, description="Set when the box is a virtual machine.")
-
-
-class ReachPlan(Model):
-    """Where a box answers another one: an address of its own, never the name or address that the two share."""
-
-    host: AdminAddress = Field(description="Host name or IP address.")
-    port: Port = Field(default=443, description="TLS port.")
 
 
 class ExpectPlan(Model):
@@ -274,17 +239,6 @@ class ProbePlan(Model):
 
     good_in_a_row: int = Field(default=5, ge=1, le=1000, description="Good answers in a row that count as proof.")
     timeout: Duration = Field(default=300.0, description="How long to wait for them.")
-
-
-class FailoverPlan(Model):
-    """How the new box joins the old one as its backup. Each is named to the other by an address of its own."""
-
-    pre_shared_key: SecretRef = Field(
-        description="Reference to the Inter-appliance Communication Pre-shared Key. A key that the old box has already is left as it is, "
-        "and has to be this one."
-    )
-    old: ReachPlan | None = Field(default=None, description="Where the new box reaches the old one; default: `old.address` and `old.port`.")
-    new: ReachPlan | None = Field(default=None, description="Where the old box reaches the new one; default: `new.address` and `new.port`.")
 
 
 class CutoverPlan(Model):

@@ -12,7 +12,8 @@ from kit.errors import FailedError, RefusedError, RejectedError
 from migrate.appliances.contract import PairPlace
 from migrate.facts import FailoverRole, WorkState
 from migrate.pair_checks import HalfFacts, PairFacts
-from migrate.plan import BoxPlan, ReachPlan
+from migrate.plan import BoxPlan
+from migrate.plan_parts import ReachPlan
 from migrate.steps.context import Context, Done, Evidence, PairHands, step
 
 ALONE = "The old box is in no pair, and serves by itself."
