@@ -354,10 +354,11 @@ def _content(plan: Plan, content: SiteContent) -> Iterator[Finding]:
             )
     if content.recordings:
         where = "downloaded into the run's folder" if plan.backup.archive_recordings else "NOT kept by this plan"
+        way = "are carried by the data sync alone" if plan.cutover.by_failover else "are in no backup"
         yield Finding(
             "recordings-not-in-backup",
             Severity.WARNING,
-            f"{len(content.recordings)} session recordings are in no backup, and no interface takes them back: they will be {where}.",
+            f"{len(content.recordings)} session recordings {way}, and no interface takes them back: they will be {where}.",
             "Export what must stay searchable to an integration or an archive.",
             "old",
         )
@@ -367,7 +368,8 @@ def _content(plan: Plan, content: SiteContent) -> Iterator[Finding]:
         yield Finding(
             "files-not-in-backup",
             Severity.NOTE,
-            f"{len(left_out)} file-store items ({size / 1e6:.1f} MB) are beyond what a backup holds: they are carried one by one.",
+            f"{len(left_out)} file-store items ({size / 1e6:.1f} MB) are beyond what a backup holds: "
+            f"they are carried one by one{' where the data sync leaves them out' if plan.cutover.by_failover else ''}.",
             "",
             "old",
         )

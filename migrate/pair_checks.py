@@ -36,6 +36,10 @@ class PairFacts:
         """The boxes in that role."""
         return tuple(name for name, half in self.halves() if half.failover.role is role)
 
+    def is_led_by(self, name: str) -> bool:
+        """Whether that box is the primary and the other one its backup."""
+        return self.find(FailoverRole.PRIMARY) == (name,) and len(self.find(FailoverRole.BACKUP)) == 1
+
     @property
     def state(self) -> str:
         """The pair in a word or two."""
@@ -63,6 +67,16 @@ def check_pair(pair: PairFacts) -> tuple[Finding, ...]:
     return tuple(sorted(found, key=lambda finding: finding.severity.rank))
 
 
+def check_joined(pair: PairFacts) -> tuple[Finding, ...]:
+    """The same for the boxes of a migration (``a`` the old one, ``b`` the new one) before the new one takes the role over."""
+    found = check_pair(pair)
+    if pair.is_led_by("a") or any(one.severity is Severity.BLOCKER for one in found):
+        return found
+    sentence = f"The old box is not the primary with the new one as its backup: {pair.state}."
+    hint = "Somebody changed the pair since the new box joined it: boxshift failover swap or establish, or boxshift rollback."
+    return (Finding("pair-not-ready", Severity.BLOCKER, sentence, hint, "pair"), *found)
+
+
 def _same(a: HalfFacts, b: HalfFacts) -> Iterator[Finding]:
     if a.identity.guid and a.identity.guid == b.identity.guid:
         yield Finding("same-box", Severity.BLOCKER, f"Both addresses lead to the box {a.identity.guid}.", "Correct the plan.", "b")
@@ -81,9 +95,10 @@ def _shared(a: HalfFacts, b: HalfFacts) -> Iterator[Finding]:
     if ticked[0] != ticked[1]:
         names = ", ".join(sorted(ticked[0] ^ ticked[1]))
         yield Finding("shared-differs", Severity.WARNING, f"Only one box shares {names}.", "boxshift failover establish ticks them.", "b")
-    both = [
-        row.address for row in a.failover.shared if row.enabled and any(o.address == row.address and o.enabled for o in b.failover.shared)
-    ]
+    # The same address that neither shares is each box's own, in networks that do not know each other.
+    theirs = {row.address: row for row in b.failover.shared if row.enabled}
+    ours = {row.address: row for row in a.failover.shared if row.enabled}
+    both = [address for address, row in ours.items() if address in theirs and (row.shared or theirs[address].shared)]
     if both:
         yield Finding(
             "shared-on-both",

@@ -10,16 +10,11 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from migrate.plan import CommonPlan, Model, OldPlan
-from migrate.plan_values import AdminAddress, IpAddress, Port, SecretRef
+from kit.errors import UnexpectedError
+from migrate.plan import CommonPlan, OldPlan, Plan
+from migrate.plan_parts import Model, ReachPlan
+from migrate.plan_values import IpAddress, SecretRef
 from migrate.upgrade_plan import CheckPlan, ClientWait, UpgradingPlan
-
-
-class ReachPlan(Model):
-    """Where a box answers the other one: an address of its own, never the name or address that the pair shares."""
-
-    host: AdminAddress = Field(description="Host name or IP address.")
-    port: Port = Field(default=443, description="TLS port.")
 
 
 class PairBoxPlan(OldPlan):
@@ -57,6 +52,26 @@ class PairPlan(TwoBoxes, CommonPlan):
 
     procedure: Literal["pair"] = Field(description="What this plan is for.")
     verify: CheckPlan = Field(default_factory=CheckPlan)
+
+
+def plan_joined_pair(plan: Plan, new_pin: str) -> PairPlan:
+    """The pair that the boxes of a migration by failover are meanwhile: ``a`` the old one, ``b`` the new one with the key ``new_pin``.
+
+    They share no address: visitors are moved by the plan's cutover.
+    """
+    failover = plan.cutover.failover
+    if failover is None:
+        raise UnexpectedError("This plan does not move its data by failover.")
+    return PairPlan(
+        boxshift=1,
+        procedure="pair",
+        site=plan.site,
+        certificate=plan.certificate,
+        backup=plan.backup,
+        a=PairBoxPlan(**dict(plan.old), peer_sees=failover.old),
+        b=PairBoxPlan(**{**dict(plan.new), "pin": new_pin}, peer_sees=failover.new),
+        pre_shared_key=failover.pre_shared_key,
+    )
 
 
 class PairMethod(StrEnum):

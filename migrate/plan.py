@@ -8,17 +8,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import TypeVar
 
-from migrate.plan_values import AdminAddress, Duration, HostName, IpAddress, Moment, Name, PageWord, Pin, Port, SecretRef, parse_number
-
-
-class Model(BaseModel):
-    """Frozen, and refuses what it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+from migrate.plan_cutover import CutoverPlan
+from migrate.plan_parts import Model, ReadyPlan, SegmentPlan
+from migrate.plan_values import (
+    AdminAddress,
+    Duration,
+    HostName,
+    IpAddress,
+    Name,
+    Pin,
+    Port,
+    SecretRef,
+    parse_number,
+)
 
 
 class AccountPlan(Model):
@@ -56,20 +61,6 @@ class ServicePlan(Model):
         return str(self.reached_at or self.address)
 
 
-class ReadyPlan(Model):
-    """The page by which a provisioned machine is found ready."""
-
-    page: PageWord = Field(description="What answers, inside the machine: `tls`, `https:8443/login` or `http/status`.")
-    status: int | None = Field(default=None, ge=100, le=599, description="HTTP status that counts; default: any below 500.")
-    text: str = Field(default="", max_length=200, description="Text that must stand in the page.")
-
-    @model_validator(mode="after")
-    def _asks_a_page(self) -> ReadyPlan:
-        if self.page.startswith(("tls", "ssh")) and (self.status is not None or self.text):
-            raise ValueError("ssh and tls have no status and no text; name a page with https")
-        return self
-
-
 class MachinePlan(Model):
     """A virtual machine under libvirt."""
 
@@ -87,6 +78,7 @@ class MachinePlan(Model):
         pattern=r"^(52:54:00(:[0-9a-f]{2}){3})?$",
         description="Hardware address of its card on that network or bridge, for which DHCP keeps `new.address`; default: any.",
     )
+    segment: SegmentPlan | None = Field(default=None, description="A second card of the provisioned machine; default: none.")
     ready: ReadyPlan | None = Field(default=None, description="How the provisioned machine shows that it is up; default: its health page.")
 
     @property
@@ -95,11 +87,13 @@ class MachinePlan(Model):
         return bool(self.network or self.bridge)
 
     @model_validator(mode="after")
-    def _hangs_on_one_thing(self) -> MachinePlan:
+    def _cards_are_possible(self) -> MachinePlan:
         if self.network and self.bridge:
             raise ValueError("has network and bridge: name one of them")
         if self.mac and not self.has_own_address:
             raise ValueError("has mac without network or bridge: user networking chooses its own")
+        if self.segment is not None and not self.image:
+            raise ValueError("segment belongs to a machine that is provisioned; name its image")
         return self
 
 
@@ -190,125 +184,6 @@ class PackagesPlan(Model):
         return self
 
 
-class DnsServer(Model):
-    """One authoritative server to look at."""
-
-    address: IpAddress = Field(description="Its address.")
-    port: Port = Field(default=53, description="Its port.")
-    name: str = Field(default="", description="Its name in the zone's NS records, if that cannot be looked up from here.")
-
-
-class DnsPlan(Model):
-    """For `method: dns`: how the record is changed (RFC 2136 with TSIG)."""
-
-    server: IpAddress = Field(description="Primary server that takes updates.")
-    port: Port = Field(default=53, description="Its port.")
-    zone: HostName | None = Field(default=None, description="Zone; default: found by its SOA record.")
-    key_name: Name = Field(description="Name of the TSIG key.")
-    algorithm: Literal["hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"] = Field(
-        default="hmac-sha256", description="Algorithm of the TSIG key."
-    )
-    key: SecretRef = Field(description="Reference to the TSIG secret (base64).")
-    ttl: int = Field(default=60, ge=1, le=3600, description="TTL in seconds while the move lasts.")
-    authoritative: tuple[DnsServer, ...] = Field(default=(), description="Servers to watch; default: the zone's NS records.")
-
-
-class NatPlan(Model):
-    """For `method: nat`: the gateway whose rule leads to the old box's service address and port (nftables, over SSH)."""
-
-    gateway: AdminAddress = Field(description="The gateway's address or name, reached from this machine.")
-    port: Port = Field(default=22, description="Port of its SSH server.")
-    host_key: str = Field(
-        pattern=r"^SHA256:[A-Za-z0-9+/]{43}$", description="Fingerprint of its host key, as `ssh-keygen -l` prints it: `SHA256:…`."
-    )
-    user: Name = Field(default="root", description="Who logs in there.")
-    password: SecretRef | None = Field(default=None, description="Reference to the password.")
-    key: Path | None = Field(default=None, description="File with the private key (mode 0600), instead of a password.")
-    passphrase: SecretRef | None = Field(default=None, description="Reference to what the key file is encrypted with.")
-    sudo: bool = Field(default=False, description="Run nft and conntrack by `sudo -n`.")
-    public: IpAddress | None = Field(
-        default=None, description="Where visitors reach the gateway; the new box is proved through it. Only where this machine can use it."
-    )
-    seconds: Duration = Field(default=3.0, description="How long a switch is expected to take; counted as time without service.")
-
-    @model_validator(mode="after")
-    def _has_one_login(self) -> NatPlan:
-        if (self.password is None) == (self.key is None):
-            raise ValueError("needs either password or key")
-        if self.passphrase is not None and self.key is None:
-            raise ValueError("has a passphrase, but no key that it belongs to")
-        return self
-
-
-Command = Annotated[tuple[str, ...], Field(min_length=1, max_length=200)]
-
-
-class CommandPlan(Model):
-    """For `method: command`: your own programs for another kind of gateway; lists of words, no shell, run in the plan's folder."""
-
-    check: Command = Field(description="Prints `old`, `new`, or the one address that visitors are sent to.")
-    switch: Command = Field(description="Sends visitors to the new box.")
-    switch_back: Command = Field(description="Sends visitors to the old box.")
-    ready: tuple[str, ...] = Field(default=(), description="Tells by exit status 0 that a switch is allowed, and changes nothing.")
-    secret: SecretRef | None = Field(default=None, description="Reference to what each of them reads on its standard input.")
-    timeout: Duration = Field(default=30.0, gt=0, description="How long one of them may take.")
-    spread: Duration = Field(default=60.0, description="How long after a switch the check may go on saying otherwise.")
-    public: IpAddress | None = Field(default=None, description="As for `nat`.")
-    seconds: Duration = Field(default=10.0, description="How long a switch is expected to take; counted as time without service.")
-
-
-class ProbePlan(Model):
-    """How the new box is proved from outside."""
-
-    good_in_a_row: int = Field(default=5, ge=1, le=1000, description="Good answers in a row that count as proof.")
-    timeout: Duration = Field(default=300.0, description="How long to wait for them.")
-
-
-class CutoverPlan(Model):
-    """How traffic and the last data move."""
-
-    method: Literal["dns", "nat", "command"] = Field(
-        default="dns", description="How visitors are sent to the new box: by the section of that name."
-    )
-    data: Literal["resync", "none"] = Field(
-        default="resync",
-        description="`resync`: last backup in the window, nothing lost. `none`: what was written since the backup IS LOST.",
-    )
-    dns: DnsPlan | None = Field(default=None, validate_default=True)
-    nat: NatPlan | None = Field(default=None, validate_default=True)
-    command: CommandPlan | None = Field(default=None, validate_default=True)
-    probes: ProbePlan = Field(default_factory=ProbePlan)
-    not_before: Moment | None = Field(default=None, description="Date and time with offset (ISO 8601) before which nothing switches.")
-
-    @field_validator("dns", "nat", "command")
-    @classmethod
-    def _is_of_the_method(cls, value: Model | None, info: ValidationInfo) -> Model | None:
-        """A field's own validator, so that its fault is told with all others, at its line."""
-        method = info.data.get("method")
-        if value is None and info.field_name == method:
-            raise PydanticCustomError("missing", "is missing")
-        if value is not None and method is not None and info.field_name != method:
-            raise ValueError(f"does not belong to method: {method}")
-        return value
-
-    @property
-    def kept(self) -> float:
-        """Seconds for which a visitor may keep the former answer."""
-        return float(self.dns.ttl) if self.dns is not None else 0.0
-
-    @property
-    def seconds(self) -> float:
-        """How long the switch itself is expected to take."""
-        other = self.nat or self.command
-        return other.seconds if other is not None else 1.0
-
-    @property
-    def public(self) -> str | None:
-        """Where visitors come in, where that is one address for both boxes."""
-        other = self.nat or self.command
-        return str(other.public) if other is not None and other.public is not None else None
-
-
 class VerifyPlan(Model):
     """What is looked at before the switch."""
 
@@ -374,6 +249,20 @@ class Plan(CommonPlan):
         if self.old.service.visible == self.new.service.visible:
             raise ValueError(f"old and new have the same service address; a switch by {self.cutover.method} needs two")
         return self
+
+    @field_validator("cutover", mode="after")
+    @classmethod
+    def _boxes_reach_each_other(cls, cutover: CutoverPlan, known: ValidationInfo) -> CutoverPlan:
+        pair, site, new = cutover.failover, known.data.get("site"), known.data.get("new")
+        if pair is None:
+            return cutover
+        if site is not None and site.name in {place.host for place in (pair.old, pair.new) if place is not None}:
+            raise ValueError("failover names a box by the site's name, which moves; give each box's own address")
+        if new is not None and new.provisioned and (pair.old is None or pair.new is None):
+            raise ValueError("failover needs `old` and `new`: the forwards of a provisioned machine lead to it from here only")
+        if pair.old is not None and pair.old == pair.new:
+            raise ValueError("failover gives both boxes the same address")
+        return cutover
 
 
 # A plan of whatever procedure; a migration's where nothing is said.

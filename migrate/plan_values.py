@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from datetime import datetime, time
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, ip_address
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field, IPvAnyAddress
@@ -72,6 +72,14 @@ def parse_admin_address(value: str) -> str:
     return value.lower()
 
 
+def parse_card_address(value: str) -> str:
+    """An IPv4 address with its prefix, as a network card has it."""
+    try:
+        return str(IPv4Interface(value if "/" in value else ""))
+    except ValueError:
+        raise ValueError("is not an IPv4 address with its prefix such as 10.123.7.2/24") from None
+
+
 def parse_page_word(value: str) -> str:
     """What answers on a machine: ``tls:443``, ``https:8443/login``, ``http/status``."""
     found = re.fullmatch(r"(ssh|tls|https|http)(?::([0-9]{1,5}))?(/[!-~]*)?", value)
@@ -119,6 +127,7 @@ VersionText = Annotated[str, AfterValidator(parse_version_text)]
 Moment = Annotated[str, AfterValidator(parse_moment)]
 IpAddress = Annotated[IPvAnyAddress, BeforeValidator(parse_address), BeforeValidator(parse_answered)]
 AdminAddress = Annotated[str, AfterValidator(parse_admin_address), BeforeValidator(parse_answered)]
+CardAddress = Annotated[str, AfterValidator(parse_card_address), BeforeValidator(parse_answered)]
 SecretRef = Annotated[str, AfterValidator(parse_reference)]
 PageWord = Annotated[str, AfterValidator(parse_page_word)]
 HostName = Annotated[str, AfterValidator(parse_host)]

@@ -12,7 +12,8 @@ from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, Field, model_validator
 
-from migrate.plan import CommonPlan, Model, OldPlan, PackagesPlan
+from migrate.plan import CommonPlan, OldPlan, PackagesPlan
+from migrate.plan_parts import Model
 from migrate.plan_values import ClockTime, Duration, VersionText
 from migrate.windows import WindowRule
 

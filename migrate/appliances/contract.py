@@ -221,6 +221,10 @@ class Failover(Protocol):
 
     def read_failover(self) -> FailoverFacts: ...
 
+    def is_pre_shared_key_set(self) -> bool | None:
+        """None where the box does not tell. The key itself is never shown."""
+        ...
+
     def set_pre_shared_key(self, key: Secret) -> None:
         """That a key is set is read back; whether it is the peer's shows when a relationship is established."""
         ...

@@ -11,7 +11,7 @@ import typer
 
 from migrate.cli.say import console, show_json
 
-ScenarioName = Literal["migration", "upgrade", "offline", "pair-sync", "pair-async"]
+ScenarioName = Literal["migration", "migrate-by-failover", "upgrade", "offline", "pair-sync", "pair-async"]
 
 
 def register(app: typer.Typer) -> None:

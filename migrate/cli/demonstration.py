@@ -62,7 +62,7 @@ def demonstrate(folder: Path, scenario: Scenario, *, local: bool, yes: bool, kee
     sentence = (
         f"{words['state']}: {words['records_written']} records written, {words['records_lost']} lost; "
         f"{words['requests_lost']} of {words['requests_sent']} requests lost, {words['downtime_seconds']} s without service; "
-        f"{'old box' if scenario is Scenario.MIGRATION else 'box'} {words['old_power']}. Report: {report}"
+        f"{'old box' if scenario.is_move else 'box'} {words['old_power']}. Report: {report}"
     )
     return Ended(curtain.good, words, sentence)
 
@@ -146,4 +146,4 @@ def _make_stage(folder: Path, scenario: Scenario, *, local: bool, keep: bool) ->
         raise RefusedError("A pair is played on local processes only so far.", hint="Add --local.")
     from migrate.demo.machine_stage import MachineStage
 
-    return MachineStage(folder / "stage", net=find_free_net(), keep=keep)
+    return MachineStage(folder / "stage", net=find_free_net(), keep=keep, meet=scenario is Scenario.MIGRATE_BY_FAILOVER)

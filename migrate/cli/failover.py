@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from migrate.wiring.pairs import Pair
 
 app = typer.Typer(name="failover", help="A failover pair: look, sync, break, establish, swap.", no_args_is_help=True, rich_markup_mode=None)
-Plan = Annotated[Path, typer.Argument(help="The plan file of a pair (`procedure: pair`).")]
+Plan = Annotated[Path, typer.Argument(help="The plan file of a pair (`procedure: pair`), or of a migration by failover.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Look at both boxes, say what would be done, and do nothing.")]
 

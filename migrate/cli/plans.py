@@ -52,10 +52,13 @@ def init(
 
 def plan(file: PlanFile, as_json: AsJson = False) -> None:
     """Show the runbook of a plan: what would be done, in which order, and how long it takes."""
+    from migrate.cli.running import warn_of_loss
     from migrate.plan_file import read_any_plan
     from migrate.wiring.procedures import make_runbook
 
-    runbook = make_runbook(read_any_plan(file))
+    loaded = read_any_plan(file)
+    warn_of_loss(loaded.plan)
+    runbook = make_runbook(loaded)
     if as_json:
         show_json({"runbook": runbook.to_json(), "estimate_seconds": runbook.estimate(), "outage_seconds": runbook.outage()})
     else:

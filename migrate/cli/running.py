@@ -9,7 +9,7 @@ from pathlib import Path
 from migrate.cli.say import console
 from migrate.cli.view import View
 from migrate.engine.model import NodeState, NothingToDecideError, RunState, RunStatus, Watcher
-from migrate.plan import CommonPlan
+from migrate.plan import CommonPlan, Plan
 from migrate.plan_file import LoadedPlan, read_any_plan
 from migrate.runbook import NodeKind
 from migrate.wiring.running import Running, open_run, start
@@ -27,6 +27,7 @@ def run_loaded(loaded: LoadedPlan[CommonPlan], *, engine: str = "", yes: bool = 
     from migrate.wiring.notices import open_notices
     from migrate.wiring.reporting import write_report
 
+    warn_of_loss(loaded.plan)
     with open_run(loaded, engine=engine, anew=anew, run=run) as running:
         console().print(_say_begin(running, f"boxshift status {loaded.path}{_engine_option(engine)}"), markup=False)
         with open_notices(loaded, running.desk.status) as notice:
@@ -34,6 +35,12 @@ def run_loaded(loaded: LoadedPlan[CommonPlan], *, engine: str = "", yes: bool = 
         written = write_report(running.desk.workspace, status)
     console().print(f"{status.run}: {status.state.value}. Report: {written.html}", markup=False)
     return status
+
+
+def warn_of_loss(plan: CommonPlan) -> None:
+    """In red, where a plan gives records up."""
+    if isinstance(plan, Plan) and plan.cutover.data == "none":
+        console().print("[bold red]cutover.data: none. What visitors write between the backup and the switch IS LOST.[/]")
 
 
 def _say_begin(running: Running, command: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from certs.served import read_pin
 from images.local_appliance import LocalAppliance, LocalUpdateServer
 from kit.progress import Progress
+from migrate.appliances.contract import PairPlace
 from migrate.demo.authority import Issued
 from migrate.demo.secrets_file import DemoSecrets
 from migrate.demo.stage import Cast, Machine, OldSite, Pace, SiteSize, seed_input
@@ -35,6 +36,11 @@ class LocalStage:
     @property
     def update_server(self) -> str:
         return self.updates.url
+
+    @property
+    def peers(self) -> tuple[PairPlace, PairPlace]:
+        """The administration addresses."""
+        return PairPlace(self.old.admin, self.port), PairPlace(self.new.admin, self.port)
 
     def raise_old(self, size: SiteSize, secrets: DemoSecrets, issued: Issued, progress: Progress) -> OldSite:
         """Start both boxes and the update server, and fill the old one."""

@@ -32,6 +32,7 @@ from migrate.demo.stage import (
     Stage,
     private_folder,
     render_demo_plan,
+    render_failover_plan,
     render_offline_plan,
     render_pair_plan,
     render_upgrade_plan,
@@ -52,10 +53,16 @@ class Scenario(StrEnum):
     """Which procedure is played."""
 
     MIGRATION = "migration"
+    MIGRATE_BY_FAILOVER = "migrate-by-failover"
     UPGRADE = "upgrade"
     OFFLINE = "offline"
     PAIR_SYNC = "pair-sync"
     PAIR_ASYNC = "pair-async"
+
+    @property
+    def is_move(self) -> bool:
+        """Whether a site is moved from one box to another, and the old one is wiped."""
+        return self in (Scenario.MIGRATION, Scenario.MIGRATE_BY_FAILOVER)
 
     @property
     def is_pair(self) -> bool:
@@ -66,6 +73,7 @@ class Scenario(StrEnum):
 # How each scenario's plan is written, and which nodes prove that visitors are served what they were.
 PLANS: dict[Scenario, Callable[[PlanParts], str]] = {
     Scenario.MIGRATION: render_demo_plan,
+    Scenario.MIGRATE_BY_FAILOVER: render_failover_plan,
     Scenario.UPGRADE: render_upgrade_plan,
     Scenario.OFFLINE: render_offline_plan,
     Scenario.PAIR_SYNC: lambda parts: render_pair_plan(parts, "sync"),
@@ -170,9 +178,7 @@ def open_scene(play: Play, stage: Stage, progress: Progress) -> Iterator[Scene]:
         secrets = DemoSecrets.make(names.key.secret)
         issued = issue(SITE)
         (folder / "root.pem").write_text(issued.root)
-        site = stage.raise_old(
-            replace(play.size, packages=NEWEST if play.scenario is Scenario.MIGRATION else ()), secrets, issued, progress
-        )
+        site = stage.raise_old(replace(play.size, packages=NEWEST if play.scenario.is_move else ()), secrets, issued, progress)
         secrets.write(folder / "secrets.yaml")
         plan = folder / "plan.yaml"
         write_private(plan, PLANS[play.scenario](PlanParts(stage, site, names.primary.port, names.key.name, play.soak)).encode())

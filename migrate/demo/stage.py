@@ -9,6 +9,7 @@ from typing import Protocol
 
 from kit.errors import RefusedError
 from kit.progress import Progress
+from migrate.appliances.contract import PairPlace
 from migrate.demo.authority import Issued
 from migrate.demo.secrets_file import DemoSecrets
 
@@ -31,12 +32,13 @@ class Cast:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine that a box is, for the plan. ``image`` empty: it exists."""
+    """The machine that a box is, for the plan. ``image`` empty: it exists. ``segment``: a private one's name, and the address there."""
 
     hypervisor: str
     name: str
     image: str
     cpus: int = 1
+    segment: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,11 @@ class Stage(Protocol):
     @property
     def update_server(self) -> str:
         """Its address from this machine."""
+        ...
+
+    @property
+    def peers(self) -> tuple[PairPlace, PairPlace]:
+        """Where the old and the new box answer each other."""
         ...
 
     def raise_old(self, size: SiteSize, secrets: DemoSecrets, issued: Issued, progress: Progress) -> OldSite:
@@ -140,6 +147,19 @@ cutover:
 watch: {{soak: {parts.soak:g}s}}
 retire: {{hold: 1s, carrier: "demo: nothing to carry"}}
 """
+
+
+def render_failover_plan(parts: PlanParts) -> str:
+    """The same with the data moved by failover."""
+    places = parts.stage.peers
+    pair = f"""\
+  data: failover
+  failover:
+    pre_shared_key: "file:secrets.yaml#pair"
+    old: {{host: {places[0].host}, port: {places[0].port}}}
+    new: {{host: {places[1].host}, port: {places[1].port}}}
+"""
+    return render_demo_plan(parts).replace("  data: resync\n", pair)
 
 
 def render_offline_plan(parts: PlanParts) -> str:
@@ -211,7 +231,8 @@ def _render_machine(machine: Machine | None) -> str:
     if machine is None:
         return ""
     image = f", image: {machine.image}, cpus: {machine.cpus}" if machine.image else ""
-    return f"  machine: {{hypervisor: '{machine.hypervisor}', name: {machine.name}{image}}}\n"
+    segment = f", segment: {{name: {machine.segment[0]}, address: {machine.segment[1]}}}" if machine.segment and machine.image else ""
+    return f"  machine: {{hypervisor: '{machine.hypervisor}', name: {machine.name}{image}{segment}}}\n"
 
 
 def _render_pin(pin: str) -> str:

@@ -11,7 +11,7 @@ from migrate.runbook import Node, NodeKind, Phase, Runbook, Undo
 
 VERSION = 1
 # Seconds on a slow (emulated) box; they scale with what the facts say, and the report compares them with what was measured.
-BOOT, LOGIN, PACKAGE, READ, BACKUP = 60.0, 3.0, 15.0, 10.0, 5.0
+BOOT, LOGIN, PACKAGE, READ, BACKUP, SWAP = 60.0, 3.0, 15.0, 10.0, 5.0, 3.0
 ASKED = {"dns": "the name servers", "nat": "the gateway", "command": "your own command"}
 SWUNG = "See that visitors are still sent to the new box"
 
@@ -23,7 +23,8 @@ def plan_migration(loaded: LoadedPlan, old: ApplianceFacts | None = None) -> Run
     phases = (
         _inspect(plan),
         _prepare(plan, backup, old),
-        _build(backup),
+        _build(plan, backup),
+        *_join(plan, backup),
         _verify(),
         _cutover(plan, backup),
         _watch(plan),
@@ -84,7 +85,16 @@ def _prepare(plan: Plan, backup: float, old: ApplianceFacts | None) -> Phase:
     )
 
 
-def _build(backup: float) -> Phase:
+def _build(plan: Plan, backup: float) -> Phase:
+    data: tuple[Node, ...]
+    if plan.cutover.by_failover:
+        data = (_step("restore-vault-key", "Restore the vault key", "install-packages"),)
+    else:
+        data = (
+            _step("restore", "Restore the backup", "install-packages", estimate=2 * backup),
+            _step("restore-vault-key", "Restore the vault key", "restore"),
+            _step("carry-files", "Carry the files that backups leave out", "restore-vault-key"),
+        )
     return Phase(
         "build",
         "Make the new box what the old one is",
@@ -95,11 +105,20 @@ def _build(backup: float) -> Phase:
             _step("transfer-certificate", "Move the certificate chain with its key", "read-new-facts", estimate=2 * LOGIN),
             _step("assign-certificate", "Serve it on the service address", "service-address", "transfer-certificate", estimate=2 * LOGIN),
             _step("install-packages", "Install the same software", "assign-certificate", estimate=5 * PACKAGE),
-            _step("restore", "Restore the backup", "install-packages", estimate=2 * backup),
-            _step("restore-vault-key", "Restore the vault key", "restore"),
-            _step("carry-files", "Carry the files that backups leave out", "restore-vault-key"),
+            *data,
         ),
     )
+
+
+def _join(plan: Plan, backup: float) -> tuple[Phase, ...]:
+    """Data by failover: from here until the retire phase the boxes are a pair. Without it, no phase."""
+    if not plan.cutover.by_failover:
+        return ()
+    nodes = (
+        _step("join-pair", "Establish the failover relationship", undo=Undo.STEP, estimate=4 * LOGIN, undo_estimate=2 * LOGIN),
+        _step("first-sync", "Sync now, and wait for its end", "join-pair", estimate=2 * backup),
+    )
+    return (Phase("join", "Make the new box the backup of the old one; the service goes on", nodes),)
 
 
 def _verify() -> Phase:
@@ -117,40 +136,49 @@ def _verify() -> Phase:
 
 
 def _cutover(plan: Plan, backup: float) -> Phase:
-    resync = plan.cutover.data == "resync"
-    last = ["quiesce-old"]
-    data: list[Node] = []
-    if resync:
-        data = [
-            _step("final-backup", "Take the last backup", "quiesce-old", estimate=backup, outage=backup),
-            _step("final-restore", "Restore it", "final-backup", estimate=2 * backup, outage=2 * backup),
-            _step("compare-last", "Compare to the last record", "final-restore", estimate=READ, outage=READ / 2),
-        ]
-        last = ["compare-last"]
+    data, last = _last_data(plan, backup)
     ttl, seconds = plan.cutover.kept, plan.cutover.seconds
+    back = READ + LOGIN + ttl + seconds if plan.cutover.by_failover else _back_seconds(backup, ttl + seconds)
     old_ttl = _if_kept(plan, _step("wait-for-old-ttl", "Let the old TTL run out", _before_ttl(plan), estimate=ttl))
     return Phase(
         "cutover",
-        "Switch the traffic" + ("" if resync else " (WHAT WAS WRITTEN SINCE THE BACKUP IS LOST)"),
+        "Switch the traffic" + ("" if plan.cutover.data != "none" else " (WHAT WAS WRITTEN SINCE THE BACKUP IS LOST)"),
         (
             Node("approve-cutover", "Approve the switch", kind=NodeKind.GATE, estimate=0.0),
             *_window(plan),
             *old_ttl,
             _step("blockers-live", "Look at every blocker again", "wait-for-old-ttl" if old_ttl else _before_ttl(plan), estimate=READ),
-            _step("quiesce-old", "Stop the service address of the old box", "blockers-live", undo=Undo.STEP, outage=LOGIN),
             *data,
-            _step(
-                "switch",
-                "Send visitors to the new box",
-                *last,
-                undo=Undo.STEP,
-                outage=seconds,
-                undo_estimate=_back_seconds(backup, ttl + seconds),
-            ),
+            _step("switch", "Send visitors to the new box", last, undo=Undo.STEP, outage=seconds, undo_estimate=back),
             _step("prove", "Prove it from outside", "switch", estimate=5.0),
             _step("wait-for-swing", "Let the last visitor's answer run out" if ttl else SWUNG, "prove", estimate=ttl, outage=ttl),
         ),
     )
+
+
+def _last_data(plan: Plan, backup: float) -> tuple[tuple[Node, ...], str]:
+    """What moves the last data, and the node after which visitors may be sent to the new box."""
+    if plan.cutover.by_failover:
+        swap = _step(
+            "become-primary",
+            "Make the new box the primary, after a data sync",
+            "blockers-live",
+            undo=Undo.STEP,
+            estimate=READ,
+            outage=SWAP,
+            undo_estimate=READ,
+        )
+        # The roles change only when the last record is over: that it is so is looked at while visitors are on their way.
+        return (swap, _step("compare-last", "Compare to the last record", "become-primary", estimate=READ)), "become-primary"
+    quiesce = _step("quiesce-old", "Stop the service address of the old box", "blockers-live", undo=Undo.STEP, outage=LOGIN)
+    if plan.cutover.data == "none":
+        return (quiesce,), "quiesce-old"
+    resync = (
+        _step("final-backup", "Take the last backup", "quiesce-old", estimate=backup, outage=backup),
+        _step("final-restore", "Restore it", "final-backup", estimate=2 * backup, outage=2 * backup),
+        _step("compare-last", "Compare to the last record", "final-restore", estimate=READ, outage=READ / 2),
+    )
+    return (quiesce, *resync), "compare-last"
 
 
 def _if_kept(plan: Plan, node: Node) -> tuple[Node, ...]:
@@ -176,6 +204,9 @@ def _window(plan: Plan) -> tuple[Node, ...]:
 
 
 def _watch(plan: Plan) -> Phase:
+    carried: tuple[Node, ...] = ()
+    if plan.cutover.by_failover:  # a backup takes no files, so what a data sync left out follows when it is the primary
+        carried = (_step("carry-files", "Carry the files that the data sync left out", may_skip=True),)
     return Phase(
         "watch",
         "See that everybody comes back",
@@ -192,18 +223,27 @@ def _watch(plan: Plan) -> Phase:
             ),
             # Until then a way back is short: visitors ask again within the low TTL.
             *_if_kept(plan, _step("restore-ttl", "Give the record its TTL back", "soak")),
+            *carried,
         ),
     )
 
 
 def _retire(plan: Plan) -> Phase:
+    parted: tuple[Node, ...] = ()
+    last = "approve-retire"
+    if plan.cutover.by_failover:  # a reset of one box of a pair must never reach the other one
+        title = "Break the failover relationship"
+        parted = (_step("end-pair", title, last, undo=Undo.STEP, estimate=LOGIN, undo_estimate=READ),)
+        last = "end-pair"
+    kept = "Keep the old box as the backup" if plan.cutover.by_failover else "Keep the old box untouched"
     return Phase(
         "retire",
         "Wipe the old box and switch it off",
         (
-            Node("hold", "Keep the old box untouched", kind=NodeKind.SOAK, seconds=plan.retire.hold, estimate=0.0),
+            Node("hold", kept, kind=NodeKind.SOAK, seconds=plan.retire.hold, estimate=0.0),
             Node("approve-retire", "Approve the end of the old box", kind=NodeKind.GATE, after=("hold",), estimate=0.0),
-            _step("retire-gate", "Look at every condition of the gate", "approve-retire", estimate=2 * READ),
+            *parted,
+            _step("retire-gate", "Look at every condition of the gate", last, estimate=2 * READ),
             _step("factory-reset", "Reset the old box, and prove it", "retire-gate", undo=Undo.IMPOSSIBLE, estimate=30.0),
             _step("shut-down", "Shut it down", "factory-reset", undo=Undo.IMPOSSIBLE, estimate=10.0),
             _step("power-off", "Prove that it is off", "shut-down", estimate=10.0),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from certs.bundle import Bundle
@@ -43,10 +44,13 @@ class Carried:
 @step("service-address")
 def service_address(ctx: Context) -> Done:
     """The new box has its service address, enabled: nobody is sent there yet, and probes need it."""
-    service = ctx.plan.new.service
+    service, machine = ctx.plan.new.service, ctx.plan.new.machine
     wanted = BoxAddress(str(service.address), service.prefix, enabled=True)
     with closing(ctx.boxes.open_new()) as new:
         new.ensure_address(wanted)
+        if machine is not None and machine.segment is not None:  # the box answers on the card that its machine was given
+            card = IPv4Interface(machine.segment.address)
+            new.ensure_address(BoxAddress(str(card.ip), card.network.prefixlen, enabled=True))
         seen = next(row for row in new.read_addresses() if row.address == wanted.address)
     return Done(
         f"The new box has {seen.address}/{seen.prefix}.", None, (Evidence("address", f"{seen.address}/{seen.prefix}", "IP Configuration"),)

@@ -175,6 +175,13 @@ class Context(Work[Plan]):
     boxes: Boxes
     machines: Machines
     cutover: Cutover
+    pair: PairHands | None = None
+
+    def need_pair(self) -> PairHands:
+        """Both boxes as the pair that they are meanwhile; UnexpectedError where the plan moves its data in another way."""
+        if self.pair is None:
+            raise UnexpectedError(f"{self.node.name} needs a pair, and this plan makes none.")
+        return self.pair
 
 
 class PairHands(Protocol):
@@ -192,6 +199,18 @@ class PairHands(Protocol):
 
     def establish(self, primary: str) -> PairFacts:
         """``primary`` (a or b) is the primary of the other, which is synced."""
+        ...
+
+    def join(self, primary: str) -> PairFacts:
+        """The same without the data sync."""
+        ...
+
+    def promote(self, name: str) -> PairFacts:
+        """``name`` is the primary of the other, after a data sync; a conflict or a box that cannot be read is refused."""
+        ...
+
+    def resolve(self) -> PairFacts:
+        """Where both have the same role, the boxes decide which of them keeps it."""
         ...
 
     def open_box(self, name: str) -> Appliance:

@@ -14,6 +14,7 @@ from migrate.cutover.contract import Change, Preparation
 from migrate.facts import ApplianceFacts, BoxAddress
 from migrate.steps.context import Context, Done, Evidence, step
 from migrate.steps.inspect import Preflight, collect_findings
+from migrate.steps.join import return_role
 from migrate.steps.verify import compared, read_contents
 
 
@@ -88,6 +89,9 @@ def compare_last(ctx: Context) -> Done:
 
 def _switch_back(ctx: Context) -> Done:
     """The old box serves before anybody is sent there, and the new one until the last visitor has left it."""
+    if ctx.plan.cutover.by_failover and ctx.need_pair().read().state != "no relationship":
+        said = return_role(ctx)  # with its role the new box stops taking records, so none can come there any more
+        return Done(f"{said} Visitors are sent there again.", ctx.cutover.switch_back())
     _set_service(ctx, enabled=True)
     change = ctx.cutover.switch_back()
     try:

@@ -25,6 +25,7 @@ from migrate.checks import (
     verify_no_blockers,
 )
 from migrate.facts import ApplianceFacts
+from migrate.pair_checks import check_joined
 from migrate.plan import CommonPlan, NewPlan, OldPlan
 from migrate.steps.context import Context, Done, Evidence, ServedProof, Work, step, to_prints, to_sentence
 from migrate.steps.transfer import chain_evidence, export_bundle, finding_evidence
@@ -176,6 +177,9 @@ def collect_findings(ctx: Context, old: ApplianceFacts) -> tuple[Finding, ...]:
     findings += reading.findings if reading else ()
     free = shutil.disk_usage(ctx.folder).free
     findings += check_room(Estimate(free, plan_room(old.content)))
+    if "first-sync" in ctx.results:  # the old box is in a pair by our own hand: what counts is how that pair is
+        findings = [one for one in findings if (one.code, one.subject) != ("in-a-pair", "old")]
+        findings += check_joined(ctx.need_pair().read())
     new = ctx.find_result("read-new-facts", ApplianceFacts)
     findings += check_new(ctx.plan, old, new) if new else ()
     return tuple(sorted(findings, key=lambda finding: finding.severity.rank))

@@ -14,6 +14,7 @@ from migrate.cutover.contract import Change, Side
 from migrate.facts import ApplianceFacts, Identity
 from migrate.steps.context import Context, Done, Evidence, ServedProof, step
 from migrate.steps.inspect import CertificateReading
+from migrate.steps.join import read_parted
 from migrate.steps.verify import check_contents, read_contents
 
 POWER_TIMEOUT = 300.0
@@ -49,6 +50,7 @@ def observe_gate(ctx: Context) -> GateState:
     """
     conditions: tuple[tuple[str, Callable[[Context], str]], ...] = (
         ("approval is recorded", _approved),
+        *((("the failover relationship is broken on both boxes", _parted),) if ctx.plan.cutover.by_failover else ()),
         ("visitors are sent to the new box", _switched),
         ("the new box serves the same certificates", _same_chain),
         ("every record is on the new box", _records_equal),
@@ -77,6 +79,15 @@ def _approved(ctx: Context) -> str:
     if "approve-retire" not in ctx.results:
         raise GateError("The old box is not touched: nobody approved it.", hint="boxshift approve")
     return "by a person, in this run"
+
+
+def _parted(ctx: Context) -> str:
+    """A reset of a box that is in a pair could reach the other one."""
+    try:
+        read_parted(ctx)
+    except RefusedError as error:
+        raise GateError(f"The old box is not touched: {error.sentence}", hint=error.hint) from error
+    return "neither box is in a pair"
 
 
 def _switched(ctx: Context) -> str:
@@ -116,7 +127,8 @@ def _backup_whole(ctx: Context) -> str:
         again = new.verify_backup(receipt.path, ctx.secret(ctx.plan.backup.password, "the backup password"))
     if again.sha256 != receipt.sha256:
         raise GateError("The old box is not touched: the backup file changed since it was taken.", hint=str(receipt.path))
-    return f"{again.size} bytes, sha256 {again.sha256[:16]}, restored once in this run"
+    restored = "its data came by data sync" if ctx.plan.cutover.by_failover else "restored once in this run"
+    return f"{again.size} bytes, sha256 {again.sha256[:16]}, {restored}"
 
 
 def _held(ctx: Context) -> str:

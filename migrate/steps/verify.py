@@ -97,11 +97,12 @@ def check_contents(old: SiteContent, new: SiteContent) -> Iterator[Finding]:
     clients = tuple(str(client.number) for client in old.jump_clients) if old.jump_clients is not None else None
     other = tuple(str(client.number) for client in new.jump_clients) if new.jump_clients is not None else None
     yield from _check_names("jump clients", clients, other)
-    if old.recordings:
+    staying = set(old.recordings or ()) - set(new.recordings or ())
+    if staying:
         yield Finding(
             "recordings-stay",
             Severity.WARNING,
-            f"{len(old.recordings)} recordings are not on the new box: no interface takes them.",
+            f"{len(staying)} recordings are not on the new box: no interface takes them.",
             "",
             "new",
         )

@@ -99,10 +99,10 @@ class PlannedBoxes:
         return self._open(self._plan.old, (self._plan.old.pin, *self._site_key()), self._credentials(self._plan.old, restored=False))
 
     def open_new(self, *, restored: bool | None = None) -> Appliance:
-        """After a restore the site console and the API have the old box's accounts."""
+        """After a restore, or a data sync, the site console and the API have the old box's accounts."""
         provisioned = find_value(self._results, "provision")
         pin = str(provisioned["pin"]) if provisioned else (self._plan.new.pin or "")
-        after = "restore" in self._results if restored is None else restored
+        after = not self._results.keys().isdisjoint(("restore", "first-sync")) if restored is None else restored
         return self._open(self._plan.new, (pin, *self._site_key()), self._credentials(self._plan.new, restored=after))
 
     def factory_credentials(self, *, of_old: bool = False) -> Credentials:

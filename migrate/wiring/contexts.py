@@ -47,6 +47,7 @@ def _migration(plan: Plan, loaded: LoadedPlan[CommonPlan], call: Call, folder: P
     from migrate.wiring.cutovers import make_cutover
     from migrate.wiring.machines import LibvirtMachines
     from migrate.wiring.outside import Visitor
+    from migrate.wiring.pairs import find_joined_pair
 
     def nap(seconds: float) -> None:
         if call.stop_wanted():
@@ -70,6 +71,7 @@ def _migration(plan: Plan, loaded: LoadedPlan[CommonPlan], call: Call, folder: P
         boxes=PlannedBoxes(plan, call.results, tools.reveal, tools.watch, patience),
         machines=timed_machines,
         cutover=timed_cutover,
+        pair=find_joined_pair(plan, call.results, folder, tools.progress, tools.reveal, tools.watch),
         outside=timed_outside,
         reveal=tools.reveal,
         read_time=time.time,

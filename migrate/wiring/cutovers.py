@@ -8,7 +8,8 @@ from pathlib import Path
 
 from kit.errors import UnexpectedError
 from migrate.cutover.contract import Cutover
-from migrate.plan import CommandPlan, DnsPlan, NatPlan, Plan
+from migrate.plan import Plan
+from migrate.plan_cutover import CommandPlan, DnsPlan, NatPlan
 from migrate.wiring.boxes import Reveal
 
 

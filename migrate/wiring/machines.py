@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from certs.served import read_pin
+from images.clone import plan_ports
 from images.domain import Accelerator, Forward
 from images.home import find_home
+from images.identity import plug
 from images.machine import MachineFacts, Machines, MachineSpec, open_machines
 from images.readiness import https_probe, page_probe, wait_for_ready
 from images.ready_page import ReadyPage, parse_ready_page
+from images.segment import SegmentCard
 from images.uplink import find_uplink
 from kit.errors import FailedError, UnexpectedError, UsageError
 from kit.progress import Progress, Silent
@@ -42,11 +46,13 @@ class LibvirtMachines:
         machine = _need_machine(plan)
         with _open(machine, progress) as machines:
             page = find_page(machine)
-            machines.ensure_machine(plan_machine(plan, request, page))
+            machines.ensure_machine(plan_machine(plan, request, page, find_segment_cards(machines, machine)))
             probe = https_probe("/check_health", status=200, guest=GUEST_ADMIN) if page is None else page_probe(page)
             facts = wait_for_ready(machines, machine.name, probe=probe, progress=progress)
             if facts.uplink is not None:
                 verify_address(plan, facts)
+            if ports := plan_ports(facts):
+                plug(machines.hypervisor, facts.uuid, ports, factor=machines.acceleration.factor)
         return read_pin(plan.new.address, plan.new.port)
 
     def remove_new(self, plan: Plan, request: str) -> str:
@@ -96,13 +102,27 @@ def _need_machine(plan: Plan) -> MachinePlan:
     return plan.new.machine
 
 
+def find_segment_cards(machines: Machines, wanted: MachinePlan) -> tuple[SegmentCard, ...]:
+    """The card for the segment that the plan names; none where it names none. Some machine is on it already, and tells where it runs."""
+    if wanted.segment is None:
+        return ()
+    for facts in machines.list_machines():
+        for card in facts.segments:
+            if card.segment == wanted.segment.name:
+                return (replace(card, address=wanted.segment.address),)
+    raise UsageError(
+        f"No machine of boxshift's is on a segment {wanted.segment.name}.",
+        hint="new.machine.segment.name is that of a segment which the old box is on: boxshift lab list --json.",
+    )
+
+
 def find_page(machine: MachinePlan) -> ReadyPage | None:
     """The page that the plan names; None: the family's health page decides."""
     ready = machine.ready
     return None if ready is None else parse_ready_page(ready.page, status=ready.status, text=ready.text)
 
 
-def plan_machine(plan: Plan, request: str, page: ReadyPage | None) -> MachineSpec:
+def plan_machine(plan: Plan, request: str, page: ReadyPage | None, segments: tuple[SegmentCard, ...] = ()) -> MachineSpec:
     """The machine that the plan asks for: behind ports of this machine, or on a network of its hypervisor's."""
     machine = _need_machine(plan)
     uplink = find_uplink(machine.network, machine.bridge)
@@ -114,6 +134,7 @@ def plan_machine(plan: Plan, request: str, page: ReadyPage | None) -> MachineSpe
         machine.memory_mib or None,
         machine.cpus or None,
         page,
+        segments,
         uplink=uplink,
         mac=machine.mac,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,15 @@ from kit.progress import Progress
 from migrate.appliances.contract import Appliance, PairPlace
 from migrate.appliances.errors import LoginRefusedError
 from migrate.checks import verify_no_blockers
+from migrate.engine.model import NodeState
 from migrate.facts import FailoverRole
 from migrate.pair_checks import HalfFacts, PairFacts, check_pair
-from migrate.pair_plan import PairPlan, PairUpgradePlan
-from migrate.plan import CommonPlan
+from migrate.pair_plan import PairPlan, PairUpgradePlan, plan_joined_pair
+from migrate.plan import CommonPlan, Plan
 from migrate.plan_file import LoadedPlan
-from migrate.wiring.boxes import Reveal, Stopwatch, make_reveal, open_driver, read_credentials
+from migrate.runbook import Json
+from migrate.wiring.boxes import Reveal, Stopwatch, find_value, make_reveal, open_driver, read_credentials
+from migrate.wiring.desk import open_desk
 from migrate.wiring.machines import LibvirtMachines
 from migrate.wiring.workspace import Workspace
 
@@ -33,10 +36,38 @@ def make_pair(loaded: LoadedPlan[CommonPlan], progress: Progress, site_key: str 
 
     ``site_key``: the key that visitors are shown; a box that chooses certificates by itself shows it on its own address as well.
     """
+    if isinstance(loaded.plan, Plan) and loaded.plan.cutover.by_failover:
+        return _make_pair_of_run(LoadedPlan(loaded.plan, loaded.path, loaded.digest), progress)
     if not isinstance(loaded.plan, PairPlan | PairUpgradePlan):
         raise UsageError(f"The plan {loaded.path} is not one of a failover pair.", hint="It needs `procedure: pair`, or `pair-upgrade`.")
 
     return Pair(loaded.plan, find_memory(loaded.path), progress, make_reveal(loaded), Stopwatch(), site_key)
+
+
+def _make_pair_of_run(loaded: LoadedPlan[Plan], progress: Progress) -> Pair:
+    """The boxes of a migration by failover, as the newest run of its plan knows them."""
+    with open_desk(loaded.path, "", "") as desk:
+        results = {node.name: node.value for node in desk.status().nodes if node.state is NodeState.DONE}
+        folder = desk.workspace.run_folder(desk.run)
+    pair = find_joined_pair(loaded.plan, results, folder, progress, make_reveal(loaded), Stopwatch())
+    if pair is None:
+        raise UsageError("The new box of this run has not been made yet, so there is no pair.")
+    return pair
+
+
+def find_joined_pair(
+    plan: Plan, results: Mapping[str, Json], folder: Path, progress: Progress, reveal: Reveal, watch: Stopwatch
+) -> Pair | None:
+    """The pair that the boxes of a migration by failover are meanwhile; None of another plan, or before the new box is made.
+
+    ``folder`` and ``results`` are those of the run.
+    """
+    provisioned = find_value(results, "provision")
+    pin = str(provisioned["pin"]) if provisioned else plan.new.pin
+    if not plan.cutover.by_failover or not pin:
+        return None
+    site_key = str((find_value(results, "diagnose-certificate") or {}).get("spki", ""))
+    return Pair(plan_joined_pair(plan, pin), folder / ACCOUNTS, progress, reveal, watch, site_key, keeps_key="a")
 
 
 def find_memory(plan: Path) -> Path:
@@ -46,7 +77,10 @@ def find_memory(plan: Path) -> Path:
 
 @dataclass(frozen=True)
 class Pair:
-    """Both boxes of one plan. ``memory``: where it is remembered which accounts open which box. ``site_key``: what both may serve too."""
+    """Both boxes of one plan. ``memory``: where it is remembered which accounts open which box. ``site_key``: what both may serve too.
+
+    ``keeps_key``: the box whose own pre-shared key is left as it is where it has one; empty: both are given the plan's.
+    """
 
     plan: PairPlan | PairUpgradePlan
     memory: Path
@@ -54,6 +88,7 @@ class Pair:
     reveal: Reveal
     watch: Stopwatch
     site_key: str = ""
+    keeps_key: str = ""
 
     def read(self) -> PairFacts:
         """Both boxes as they are; one that cannot be read is told, and the other is read all the same."""
@@ -86,8 +121,21 @@ class Pair:
 
         """
         before = self.read()
-        if before.find(FailoverRole.PRIMARY) == (primary,) and before.find(FailoverRole.BACKUP) == (OTHER[primary],):
+        if before.is_led_by(primary):
             return before
+        self._join(primary, before)
+        self.sync()
+        return self._verified(lambda now: now.is_led_by(primary), f"{primary} to be the primary")
+
+    def join(self, primary: str) -> PairFacts:
+        """The same without the data sync: the boxes begin one by themselves after a while."""
+        before = self.read()
+        if before.is_led_by(primary):
+            return before
+        self._join(primary, before)
+        return self._verified(lambda now: now.is_led_by(primary), f"{primary} to be the primary")
+
+    def _join(self, primary: str, before: PairFacts) -> None:
         if before.state != "no relationship" and not before.notes:
             raise RefusedError(f"The pair is in another state: {before.state}.", hint="boxshift failover break ends the relationship.")
         verify_no_blockers(check_pair(before))
@@ -95,14 +143,13 @@ class Pair:
         for name in OTHER:
             self.progress.update(f"key and shared addresses of {name}")
             with self.open(name) as box:
-                box.set_pre_shared_key(key)
+                if name != self.keeps_key or box.is_pre_shared_key_set() is False:
+                    box.set_pre_shared_key(key)
                 if self.plan.shared:
                     box.share_addresses([str(address) for address in self.plan.shared])
         self.progress.update("establishing the relationship")
         with self.open(primary) as box:
             box.establish_failover(self._place(OTHER[primary]), self._place(primary))
-        self.sync()
-        return self._verified(lambda now: now.find(FailoverRole.PRIMARY) == (primary,), f"{primary} to be the primary")
 
     def sync(self) -> PairFacts:
         """A whole data sync to its real end."""
@@ -131,10 +178,18 @@ class Pair:
         """
         before = self.read()
         verify_no_blockers(check_pair(before))
-        backup = self._one(before, FailoverRole.BACKUP)
-        with self.open(backup) as box:
+        return self._promote(self._one(before, FailoverRole.BACKUP))
+
+    def promote(self, name: str) -> PairFacts:
+        """The same for the box of that name; nothing is done where it is the primary already."""
+        before = self.read()
+        verify_no_blockers(check_pair(before))
+        return before if before.is_led_by(name) else self._promote(name)
+
+    def _promote(self, name: str) -> PairFacts:
+        with self.open(name) as box:
             box.set_failover_role(FailoverRole.PRIMARY, data_sync_first=True, progress=self.progress)
-        return self._verified(lambda now: now.find(FailoverRole.PRIMARY) == (backup,), f"{backup} to be the only primary")
+        return self._verified(lambda now: now.is_led_by(name), f"{name} to be the only primary")
 
     def resolve(self) -> PairFacts:
         """Where both have the same role, the boxes decide which of them keeps it, as their page offers."""

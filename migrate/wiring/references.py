@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from kit.errors import UsageError
 from migrate.checks import name_box
 from migrate.pair_plan import TwoBoxes
-from migrate.plan import Accounts, CommonPlan, CutoverPlan, Plan
+from migrate.plan import Accounts, CommonPlan, Plan
+from migrate.plan_cutover import CutoverPlan
 from migrate.plan_file import LoadedPlan
 from migrate.secrets import resolve_secret
 from migrate.upgrade_plan import UpgradePlan
@@ -47,6 +48,8 @@ def _list_references(plan: CommonPlan) -> Iterator[tuple[str, str]]:
         if plan.old.factory_password is not None:
             yield "the factory password of the old box", plan.old.factory_password
         yield from _list_cutover(plan.cutover)
+        if plan.cutover.failover is not None:
+            yield "the pre-shared key", plan.cutover.failover.pre_shared_key
     if isinstance(plan, UpgradePlan):
         yield from _list_accounts("box", plan.box.accounts)
     if isinstance(plan, TwoBoxes):

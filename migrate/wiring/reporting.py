@@ -159,9 +159,11 @@ class Reader:
         sizes = sum(item.size for item in archive.files)
         fate = Fate.CARRIED if carried is not None else Fate.ARCHIVED
         rows = [LeftOutRow("file-store items beyond a backup's limits", fate, len(archive.files), sizes, str(archive.folder))]
-        rows.append(
-            LeftOutRow("session recordings", Fate.ARCHIVED, archive.recordings, None, str(archive.folder), "no interface takes them back")
-        )
+        before, after = compared.counts.get("recordings", (0, 0)) if (compared := self._compared()) is not None else (0, 0)
+        came = 0 < before <= after
+        note = "by the data sync, and downloaded" if came else "no interface takes them back"
+        fate = Fate.CARRIED if came else Fate.ARCHIVED
+        rows.append(LeftOutRow("session recordings", fate, archive.recordings, None, str(archive.folder), note))
         if archive.vault_key:
             rows.append(LeftOutRow("vault encryption key", Fate.CARRIED if self._is_done("restore-vault-key") else Fate.ARCHIVED, 1))
         rows.append(

@@ -7,7 +7,7 @@ from examples_of_plans import OLD, make_loaded_pair_upgrade
 
 from kit.findings import Severity
 from migrate.facts import FailoverFacts, FailoverRole, PackageKind, PackageOffer, SharedAddress, Version, WorkState
-from migrate.pair_checks import HalfFacts, PairFacts, check_pair
+from migrate.pair_checks import HalfFacts, PairFacts, check_joined, check_pair
 from migrate.steps.pair import check_start
 from migrate.upgrade_path import plan_path
 
@@ -75,6 +75,22 @@ def test_a_pair_in_order_has_no_findings() -> None:
 )
 def test_each_trouble_is_found(code: str, severity: Severity, pair: PairFacts) -> None:
     assert (code, severity) in {(finding.code, finding.severity) for finding in check_pair(pair)}
+
+
+def test_an_address_that_neither_box_shares_may_be_enabled_on_both() -> None:
+    a, b = half(NONE, guid="a", enabled=True, shared=False), half(NONE, guid="b", enabled=True, shared=False)
+    assert check_pair(PairFacts(a, b, {})) == ()
+
+
+def test_before_the_switch_the_old_box_leads_and_nothing_else_will_do() -> None:
+    assert check_joined(GOOD) == ()
+    swapped, alone = (
+        PairFacts(half(BACKUP, guid="a"), half(PRIMARY, guid="b"), {}),
+        PairFacts(half(NONE, guid="a"), half(NONE, guid="b"), {}),
+    )
+    conflict = PairFacts(A, half(PRIMARY, guid="b"), {})
+    found = [[one.code for one in check_joined(pair) if one.severity is Severity.BLOCKER] for pair in (swapped, alone, conflict)]
+    assert found == [["pair-not-ready"], ["pair-not-ready"], ["conflict"]]
 
 
 def test_an_upgrade_begins_from_the_everyday_roles_and_where_sessions_can_be_merged() -> None:

@@ -7,7 +7,9 @@ from examples_of_plans import PLAN, line_of, make_plan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kit.errors import from_record
+from kit.errors import UnexpectedError, from_record
+from migrate.cli.running import warn_of_loss
+from migrate.pair_plan import plan_joined_pair
 from migrate.plan import Plan
 from migrate.plan_file import MAX_BYTES, PlanError, parse_plan, read_plan
 
@@ -65,6 +67,53 @@ def test_five_faults_are_told_together_each_at_its_line() -> None:
         "backup.password: is not a reference to a secret",
     ):
         assert words in told
+
+
+PAIR = "  data: failover\n  failover: {pre_shared_key: env:PAIR, old: {host: 10.123.7.1}, new: {host: 10.123.7.2}}\n  dns:\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("  failover:", "  watchers:", "cutover.watchers: is not a setting of a plan"),
+        ("  data: failover\n", "", "cutover: `data: failover` and the settings under `failover` belong together"),
+        ("pre_shared_key: env:PAIR, ", "", "cutover.failover.pre_shared_key: is missing"),
+        ("env:PAIR", "hunter2", "cutover.failover.pre_shared_key: is not a reference to a secret"),
+        ("10.123.7.2", "support.example.test", "cutover: failover names a box by the site's name"),
+        ("10.123.7.2", "10.123.7.1", "cutover: failover gives both boxes the same address"),
+        (", new: {host: 10.123.7.2}", "", "cutover: failover needs `old` and `new`"),
+        (
+            "    name: support-new\n",
+            "    name: support-new\n    segment: {name: s, address: 10.123.7.2}\n",
+            "is not an IPv4 address with its",
+        ),
+    ],
+)
+def test_what_a_failover_pair_needs_is_told_at_its_line(before: str, after: str, words: str) -> None:
+    text = PLAN.replace("  dns:\n", PAIR)
+    assert parse_plan(text.encode(), "plan.yaml").cutover.by_failover
+    assert before in text
+    faults = faults_of(text.replace(before, after))
+    assert any(words in fault for fault in faults), faults
+    assert not any(fault.startswith("line 1:") for fault in faults)
+    assert "hunter2" not in str(faults)
+
+
+def test_the_boxes_of_a_migration_by_failover_are_a_pair_without_shared_addresses() -> None:
+    plan = parse_plan(PLAN.replace("  dns:\n", PAIR).encode(), "plan.yaml")
+    pair = plan_joined_pair(plan, "cd" * 32)
+    assert (pair.a.pin, pair.b.pin, pair.shared) == (plan.old.pin, "cd" * 32, ())
+    assert (pair.a.place.host, pair.b.place.host, pair.b.place.port) == ("10.123.7.1", "10.123.7.2", 443)
+    with pytest.raises(UnexpectedError):
+        plan_joined_pair(make_plan(), "cd" * 32)
+
+
+def test_a_plan_that_gives_records_up_says_so_before_anything_else(capsys: pytest.CaptureFixture[str]) -> None:
+    for data, words in (("none", "IS LOST"), ("resync", "")):
+        warn_of_loss(make_plan(("cutover:\n", f"cutover:\n  data: {data}\n")))
+        said = capsys.readouterr().err
+        assert words in said
+        assert bool(words) == bool(said)
 
 
 def test_faults_survive_being_stored() -> None:

@@ -23,10 +23,15 @@ for module in pkgutil.iter_modules(migrate.steps.__path__, "migrate.steps."):
     importlib.import_module(module.name)
 
 WINDOW = ("cutover:\n", "cutover:\n  not_before: 2027-02-28T22:00:00+01:00\n")
+BY_FAILOVER = (
+    "cutover:\n",
+    "cutover:\n  data: failover\n  failover:\n    pre_shared_key: env:PAIR\n    old: {host: 10.123.7.1}\n    new: {host: 10.123.7.2}\n",
+)
 VARIANTS = {
     "as written": plan_migration(make_loaded()),
     "with facts": plan_migration(make_loaded(), OLD),
     "no resync": plan_migration(make_loaded(("cutover:\n", "cutover:\n  data: none\n"))),
+    "by failover": plan_migration(make_loaded(BY_FAILOVER)),
     "a window": plan_migration(make_loaded(WINDOW)),
     "standing already": plan_migration(make_loaded(("    image: reference\n", ""), ("new:\n", f"new:\n  pin: {'cd' * 32}\n"))),
     "nothing retired": plan_migration(make_loaded(more="retire: {reset: false, shut_down: false, hold: 0}\n")),
@@ -95,7 +100,19 @@ def test_it_survives_json(runbook: Runbook) -> None:
 
 
 def test_its_phases_are_those_of_the_design(migration: Runbook) -> None:
-    assert [phase.name for phase in migration.phases] == PHASES
+    assert [phase.name for phase in migration.phases if phase.name != "join"] == PHASES
+
+
+def test_by_failover_the_boxes_are_a_pair_from_the_join_until_right_before_the_gate() -> None:
+    runbook = VARIANTS["by failover"]
+    assert [phase.name for phase in runbook.phases] == [*PHASES[:3], "join", *PHASES[3:]]
+    names = [node.name for node in runbook.nodes()]
+    assert {"restore", "quiesce-old", "final-backup", "final-restore"}.isdisjoint(names)
+    undone = [node.name for node in runbook.nodes() if node.undo is Undo.STEP]
+    assert undone == ["provision", "lower-ttl", "join-pair", "become-primary", "switch", "end-pair"]
+    assert {"end-pair", "approve-retire"} <= before(runbook.phases[-1], "retire-gate")
+    assert "become-primary" in before(runbook.phases[5], "switch")
+    assert runbook.outage() < VARIANTS["as written"].outage()
 
 
 def test_names_are_unique(runbook: Runbook) -> None:
@@ -146,14 +163,16 @@ def test_what_destroys_the_old_box_is_marked_as_a_point_of_no_return(migration: 
 
 
 def test_no_gate_and_no_proof_can_be_skipped(migration: Runbook) -> None:
-    assert {node.name for node in migration.nodes() if node.may_skip} == {"own-checks", "clients-back"}
+    by_failover = {"carry-files"} if migration is VARIANTS["by failover"] else set()  # users may have removed a file meanwhile
+    assert {node.name for node in migration.nodes() if node.may_skip} == {"own-checks", "clients-back"} | by_failover
 
 
 def test_visitors_are_switched_only_after_approval_live_blockers_and_the_old_ttl(migration: Runbook) -> None:
-    cutover = migration.phases[PHASES.index("cutover")]
-    needed = {"approve-cutover", "wait-for-old-ttl", "blockers-live", "quiesce-old"}
-    assert needed <= before(cutover, "switch")
-    assert needed - {"quiesce-old"} <= before(cutover, "quiesce-old")
+    cutover = next(phase for phase in migration.phases if phase.name == "cutover")
+    stopped = "become-primary" if migration is VARIANTS["by failover"] else "quiesce-old"  # from then on the old box takes no record
+    needed = {"approve-cutover", "wait-for-old-ttl", "blockers-live"}
+    assert needed | {stopped} <= before(cutover, "switch")
+    assert needed <= before(cutover, stopped)
     assert {"switch"} <= before(cutover, "prove")
 
 

@@ -215,6 +215,10 @@ class Theatre:
         """Nodes that have ended well; none where no run has begun."""
         return tuple(self.rig.finished_so_far())
 
+    def keep(self, moment: str) -> None:
+        """Call the present state a moment: nothing may work on a run now."""
+        self._keep(moment)
+
     def _keep(self, moment: str) -> Kept:
         folder = self.store / moment
         self._stop_boxes()
@@ -382,9 +386,9 @@ def find_net(nets: Iterator[int]) -> int:
 
 
 @contextmanager
-def open_theatre(folder: Path, net: int, vendor: Path) -> Iterator[Theatre]:
+def open_theatre(folder: Path, net: int, vendor: Path, **settings: Any) -> Iterator[Theatre]:
     """Raise the scene; its moments are made when they are first asked for."""
-    with open_rig(folder / "scene", net, vendor=vendor) as rig:
+    with open_rig(folder / "scene", net, vendor=vendor, **settings) as rig:
         yield Theatre(rig, folder / "moments")
 
 

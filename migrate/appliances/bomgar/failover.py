@@ -18,6 +18,7 @@ from migrate.facts import FailoverFacts, FailoverRole, WorkState
 
 LONGEST_SYNC = 12 * 3600.0  # seconds
 LOOK_EVERY = 0.5
+SILENCE = 30.0  # seconds: who says nothing for so long is not at a data sync any more
 
 
 class BomgarFailover(BomgarInventory):
@@ -26,6 +27,10 @@ class BomgarFailover(BomgarInventory):
     def read_failover(self) -> FailoverFacts:
         """Role, peer, data syncs, shared addresses, conflict."""
         return failover.read_failover(self._site)
+
+    def is_pre_shared_key_set(self) -> bool | None:
+        """What the page says; None where it does not tell."""
+        return failover.is_key_set(self._site)
 
     def set_pre_shared_key(self, key: Secret) -> None:
         """Set the Inter-appliance Communication Pre-shared Key; that it is set is read back, its value cannot be.
@@ -114,7 +119,7 @@ class BomgarFailover(BomgarInventory):
             return now if is_new and now.sync is not WorkState.RUNNING else None
 
         what = f"the end of the data sync of {self._anyone.where}"
-        after = wait_until(look, what=what, timeout=LONGEST_SYNC, poll=LOOK_EVERY)
+        after = wait_until(look, what=what, timeout=LONGEST_SYNC, poll=LOOK_EVERY, silence=SILENCE * self._patience)
         self._raise_if_failed(after)
         return after
 
@@ -124,7 +129,13 @@ class BomgarFailover(BomgarInventory):
             self._tell(now, progress)
             return now if now.sync is not WorkState.RUNNING else None
 
-        return wait_until(look, what=f"the end of the data sync of {self._anyone.where}", timeout=LONGEST_SYNC, poll=LOOK_EVERY)
+        return wait_until(
+            look,
+            what=f"the end of the data sync of {self._anyone.where}",
+            timeout=LONGEST_SYNC,
+            poll=LOOK_EVERY,
+            silence=SILENCE * self._patience,
+        )
 
     def _let_the_second_pass(self, before: FailoverFacts) -> None:
         """Times on the page are full seconds: the next end must be told from the last one."""
@@ -182,7 +193,8 @@ class BomgarFailover(BomgarInventory):
             began = True
 
         what = f"{self._anyone.where} to become the {role.value}"
-        return ensure(look, act, what=what, timeout=LONGEST_SYNC if data_sync_first else 300 * self._patience, poll=LOOK_EVERY)
+        longest = LONGEST_SYNC if data_sync_first else 300 * self._patience
+        return ensure(look, act, what=what, timeout=longest, poll=LOOK_EVERY, silence=SILENCE * self._patience)
 
     def _begin_when_idle(self, role: FailoverRole, *, data_sync_first: bool, force: bool, progress: Progress) -> None:
         """Begin, not while a data sync runs: the box would refuse it. One may start by itself at any moment, so that is looked at again."""

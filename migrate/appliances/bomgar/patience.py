@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -12,8 +14,12 @@ from migrate.appliances.errors import BusyError, SessionLostError
 T = TypeVar("T")
 
 
-def wait_until(look: Callable[[], T | None], *, what: str, timeout: float, poll: float = 0.3, in_a_row: int = 1) -> T:
+def wait_until(
+    look: Callable[[], T | None], *, what: str, timeout: float, poll: float = 0.3, in_a_row: int = 1, silence: float = math.inf
+) -> T:
     """Look until there is an answer. A box that does not answer or is busy counts as "not yet"; any other error ends the waiting.
+
+    ``silence``: seconds without any answer after which waiting for what may take hours has no point: the box is gone.
 
     Raises:
         DeadlineError: it did not happen in ``timeout`` seconds.
@@ -21,15 +27,21 @@ def wait_until(look: Callable[[], T | None], *, what: str, timeout: float, poll:
 
     """
     fatal: list[BoxshiftError] = []
+    heard = time.monotonic()
 
     def probe() -> T | None:
+        nonlocal heard
         try:
-            return look()
-        except (UnreachableError, SessionLostError):
+            found = look()
+        except (UnreachableError, SessionLostError) as error:
+            if time.monotonic() - heard > silence:
+                fatal.append(error)
             raise
         except BoxshiftError as error:
             fatal.append(error)
             return None
+        heard = time.monotonic()
+        return found
 
     try:
         return wait_for(
@@ -49,7 +61,9 @@ def twice(harmless: Callable[[], T]) -> T:
         return harmless()
 
 
-def ensure(look: Callable[[], T | None], act: Callable[[], object], *, what: str, timeout: float, poll: float = 0.3) -> T:
+def ensure(
+    look: Callable[[], T | None], act: Callable[[], object], *, what: str, timeout: float, poll: float = 0.3, silence: float = math.inf
+) -> T:
     """Make it so: look; if it is not so, act once and look until it is.
 
     Where the session ended while acting, the state is read again, and only if nothing happened the act is repeated, once. Where the
@@ -69,7 +83,7 @@ def ensure(look: Callable[[], T | None], act: Callable[[], object], *, what: str
         raise
     except UnreachableError as broken:
         try:
-            return wait_until(look, what=what, timeout=timeout, poll=poll)
+            return wait_until(look, what=what, timeout=timeout, poll=poll, silence=silence)
         except DeadlineError:
             raise broken from None
-    return wait_until(look, what=what, timeout=timeout, poll=poll)
+    return wait_until(look, what=what, timeout=timeout, poll=poll, silence=silence)
