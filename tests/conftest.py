@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _posixsubprocess
 import fnmatch
+import functools
 import ipaddress
 import os
 import signal
@@ -15,6 +16,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -22,6 +24,7 @@ import pytest
 
 from kit.secret import Secret
 
+HERE = Path(__file__).parent
 CENSUS = "boxshift-census"
 KINDS = ("unit", "process", "network", "machine", "slow")
 UMASK = 0o022
@@ -215,19 +218,37 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Census(strict=config.getoption("--require-all-kinds")), CENSUS)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where processes share the tests: all virtual machines in one of them, which begins with them; a file's tests stay together.
+def find_share(nodeid: str) -> str:
+    """Where two processes share the tests: one runs all tests with virtual machines; those of a file stay together.
 
-    A file with many slow tests comes before one with few, so that none of those is left for the end.
+    The process that hands tests out knows their names only: a machine is in the file's markers, or among the parameters.
     """
-    if not hasattr(config, "workerinput"):
-        return
-    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: (item.get_closest_marker("machine") is None, -slow[item.path]))
-    for item in items:
-        group = "machines" if item.get_closest_marker("machine") else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+    path, _, name = nodeid.partition("::")
+    return "machines" if "[machine-" in name or names_machines(path) else path
+
+
+@functools.cache
+def names_machines(path: str) -> bool:
+    return "mark.machine" in (HERE.parent / path).read_text()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Shares(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return find_share(nodeid)
+
+    return Shares(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Shares are handed out in the order in which tests are collected: machines first, and no long file at the end."""
+    if hasattr(config, "workerinput"):
+        shares = {item: find_share(item.nodeid) for item in items}
+        slow = Counter(shares[item] for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: (shares[item] != "machines", -slow[shares[item]], shares[item]))
 
 
 def kinds_of(item: pytest.Item) -> list[str]:
