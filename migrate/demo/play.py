@@ -252,7 +252,7 @@ def _wait_for_first_visit(folder: Path, visitors: Child, timeout: float) -> None
 
 def find_lost(plan: Path, status: RunStatus, summary: VisitorSummary) -> tuple[str, ...]:
     """Records that were acknowledged to a visitor and are on no box in service, read from the box through its own interface."""
-    from migrate.wiring.boxes import open_box_of_run
+    from migrate.wiring.serving import open_box_of_run
 
     with closing(open_box_of_run(read_any_plan(plan), status)) as box:
         there = set(box.read_content().sessions or ())

@@ -7,12 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kit.errors import UnexpectedError
-from kit.progress import Silent
 from kit.secret import Secret
 from migrate.appliances.contract import Account, ApiAccount, Appliance, Credentials, Endpoint
-from migrate.engine.model import NodeState, RunStatus, UndoState
-from migrate.pair_plan import PairUpgradePlan
 from migrate.plan import AccountPlan, Accounts, BoxPlan, CommonPlan, Plan
 from migrate.plan_file import LoadedPlan
 from migrate.runbook import Json
@@ -184,22 +180,3 @@ def open_driver(
     timed: Any = Timed(BomgarAppliance(endpoint, credentials, language=language, patience=patience), watch)
     opened: Appliance = timed
     return opened
-
-
-def open_box_of_run(loaded: LoadedPlan[CommonPlan], status: RunStatus) -> Appliance:
-    """The box that serves visitors after a run: of a migration the new one, once the switch was made and not undone."""
-    results = {node.name: node.value for node in status.nodes if node.state is NodeState.DONE}
-    match loaded.plan:
-        case PairUpgradePlan():
-            from migrate.wiring.pairs import make_pair
-
-            pair = make_pair(loaded, Silent(), find_site_key(results))
-            return pair.open_box(pair.find_serving())
-        case UpgradePlan() as upgrade:
-            return PlannedBox(upgrade, results, make_reveal(loaded), Stopwatch(), 1.0).open()
-        case Plan() as plan:
-            boxes = PlannedBoxes(plan, results, make_reveal(loaded), Stopwatch(), 1.0)
-            switched = "switch" in results and status.node("switch").undo is not UndoState.UNDONE
-            return boxes.open_new() if switched else boxes.open_old()
-        case other:
-            raise UnexpectedError(f"No box is known of {type(other).__name__}.")
