@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -40,16 +39,14 @@ def clone(machines: Machines, template: Template, spec: MachineSpec) -> MachineF
     """
     facts: MachineFacts | None = None
     try:
-        with ThreadPoolExecutor(1, thread_name_prefix="keys") as pool:  # QEMU reads memory meanwhile
-            making = pool.submit(identity.make_keys, spec.name, template.host_keys)
-            facts = machines.ensure_restored(
-                spec,
-                disk=lambda path: create_overlay(template.disk, path, timeout=OVERLAY_SECONDS),
-                restore=lambda domain: restore_copy(machines, template.state, domain),
-            )
-            keys = making.result()
+        facts = machines.ensure_restored(
+            spec,
+            disk=lambda path: create_overlay(template.disk, path, timeout=OVERLAY_SECONDS),
+            restore=lambda domain: restore_copy(machines, template.state, domain),
+        )
         factor = machines.acceleration.factor
-        own = identity.renew(machines.hypervisor, plan_wish(facts, template), keys, factor=factor)
+        wish = plan_wish(facts, template)
+        own = identity.renew(machines.hypervisor, wish, factor=factor)
         _wait_for_own_answer(facts, template, own, timeout=ANSWER_SECONDS * factor)
     except FailedError:
         # Nothing that may still be the template under another name stays.
@@ -62,7 +59,7 @@ def clone(machines: Machines, template: Template, spec: MachineSpec) -> MachineF
 def plan_wish(facts: MachineFacts, template: Template) -> identity.Wish:
     """What the copy shall be that was restored from the template."""
     idle = {segment_mac(template.mac, number): segment_mac(facts.mac, number) for number in range(template.spares)}
-    return identity.Wish(facts.name, facts.uuid, {template.mac: facts.mac}, idle, plan_ports(facts))
+    return identity.Wish(facts.name, facts.uuid, {template.mac: facts.mac}, template.host_keys, idle, plan_ports(facts))
 
 
 def plan_ports(facts: MachineFacts) -> tuple[identity.Port, ...]:

@@ -58,6 +58,7 @@ class Wish:
     name: str
     uuid: str
     cards: Mapping[str, str]
+    host_keys: tuple[str, ...]
     idle: Mapping[str, str] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
 
@@ -88,13 +89,15 @@ def prepare(hypervisor: Hypervisor, uuid: str, cards: tuple[str, ...], *, factor
     return Prepared(tuple(str(name) for name in told.get("host_keys", ())))
 
 
-def renew(hypervisor: Hypervisor, wish: Wish, keys: Keys, *, factor: float) -> Identity:
+def renew(hypervisor: Hypervisor, wish: Wish, *, factor: float) -> Identity:
     """Give a restored copy its own identity.
 
     Raises:
         IdentityError, GuestSilentError: it did not take one; it must not be used.
 
     """
+    keys = {name: make_host_key(name, wish.name) for name in wish.host_keys}
+    front = make_certificate(wish.name)
     asked = {
         "ask": "renew",
         "name": wish.name,
@@ -103,8 +106,8 @@ def renew(hypervisor: Hypervisor, wish: Wish, keys: Keys, *, factor: float) -> I
         "cards": dict(wish.cards),
         "idle": dict(wish.idle),
         "ports": [asdict(port) for port in wish.ports],
-        "host_keys": {name: {"private": key.private.reveal(), "public": key.public} for name, key in keys.hosts.items()},
-        "certificate": {"chain": keys.front.public, "key": keys.front.private.reveal()},
+        "host_keys": {name: {"private": key.private.reveal(), "public": key.public} for name, key in keys.items()},
+        "certificate": {"chain": front.public, "key": front.private.reveal()},
         "entropy": base64.b64encode(os.urandom(ENTROPY_BYTES)).decode(),
         "time": time.time(),
     }
@@ -120,24 +123,6 @@ class HostKey:
 
     private: Secret
     public: str
-
-
-@dataclass(frozen=True)
-class Keys:
-    """All keys of a copy: those of SSH by the name of their file, and the one that its services show."""
-
-    hosts: Mapping[str, HostKey]
-    front: HostKey
-
-
-def make_keys(host: str, names: Sequence[str]) -> Keys:
-    """New keys for the copy ``host``, which has SSH host keys in files of these names. An RSA key takes a good part of a second.
-
-    Raises:
-        IdentityError: such keys cannot be made.
-
-    """
-    return Keys({name: make_host_key(name, host) for name in names}, make_certificate(host))
 
 
 def make_host_key(name: str, host: str) -> HostKey:
