@@ -175,15 +175,19 @@ def test_a_pool_that_only_has_our_name_is_left_alone(far: Far, machines: Machine
 def test_an_appliance_on_a_network_or_a_bridge_has_an_address_and_is_ready_there(far: Far, machines: Machines, kind: str) -> None:
     """Nothing of ours runs inside; it gets its address by DHCP and greets. Asked from within that network, by the command itself."""
     name = make_nat(machines) if kind == "network" else make_bridge(far.other)
-    (box,) = far_lab(far, "up", "greeter", f"--{kind}", name, "--ready", "ssh", "--ttl", "1h", "--json")
-    assert box["uplink"] == f"{kind} {name}"
-    assert box["path"] == "cold"
-    assert box["reason"].startswith(f"it is on the {kind} {name}")
-    host = box["address"].removesuffix(":443")
-    assert host.startswith("10.77.0." if kind == "network" else "10.78.0.")
-    assert f"greeter: my address is {host}" in machines.read_console(box["name"])
-    assert [one["address"] for one in far_lab(far, "list", "--json")] == [box["address"]]
-    far.other.run([command("boxshift"), "lab", "down", box["name"], "--yes"], **environment(far))
+    count = 3 if kind == "network" else 1
+    boxes = far_lab(far, "up", "greeter", "-n", str(count), f"--{kind}", name, "--ready", "ssh", "--ttl", "1h", "--json")
+    for box in boxes:
+        assert box["uplink"] == f"{kind} {name}"
+        assert box["path"] == "cold"
+        assert box["reason"].startswith(f"it is on the {kind} {name}")
+        host = box["address"].removesuffix(":443")
+        assert host.startswith("10.77.0." if kind == "network" else "10.78.0.")
+        assert f"greeter: my address is {host}" in machines.read_console(box["name"])
+    listed = far_lab(far, "list", "--json")
+    assert [one["address"] for one in listed] == [box["address"] for box in boxes]
+    assert len({one["address"] for one in listed}) == count
+    far.other.run([command("boxshift"), "lab", "down", "--all", "--yes"], **environment(far))
     assert machines.list_machines() == ()
 
 
