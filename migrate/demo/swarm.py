@@ -18,12 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from kit.errors import BoxshiftError, RefusedError, UsageError
 from kit.secret import Secret
 from migrate.cutover.dns_values import NameServer
 from migrate.demo.client_wire import Limits
+from migrate.demo.config_file import read_private
 from migrate.demo.journal import Entry, Journal, Kind
 from migrate.demo.jump_client import ClientAccount, Resolver, Swarm, SwarmSettings, Tally, run_clients
 from migrate.demo.stub import StubResolver
@@ -100,20 +101,10 @@ def read_swarm_config(path: Path) -> SwarmConfig:
     """Read it.
 
     Raises:
-        UsageError: not there, or not what it should be.
-        RefusedError: others on this machine may read it.
+        As :func:`read_private`; also UsageError: it names no site, or two.
 
     """
-    try:
-        if path.stat().st_mode & 0o077:
-            raise RefusedError(f"{path} holds a secret and others may read it.", hint=f"chmod 600 {path}")
-        config = SwarmConfig.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.", hint="Give the path of the swarm's configuration.") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path} is not a swarm's configuration: {where}: {first['msg']}.") from None
+    config = read_private(path, SwarmConfig, "a swarm's")
     if bool(config.address) == bool(config.name_servers):
         raise UsageError(f"{path} is not a swarm's configuration: it must name either address or name_servers.")
     return config

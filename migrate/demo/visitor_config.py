@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from kit.errors import RefusedError, UsageError
 from kit.files import write_private
 from kit.secret import Secret
 from migrate.cutover.dns_values import NameServer
+from migrate.demo.config_file import read_private
 from migrate.demo.jump_client import ClientAccount
 
 
@@ -89,20 +89,10 @@ def read_config(path: Path) -> VisitorConfig:
     """Read it.
 
     Raises:
-        UsageError: not there, or not what it should be.
-        RefusedError: others on this machine may read it.
+        As :func:`read_private`.
 
     """
-    try:
-        if path.stat().st_mode & 0o077:
-            raise RefusedError(f"{path} holds secrets and others may read it.", hint=f"chmod 600 {path}")
-        raw = _File.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}.", hint="Give the path of the visitor's configuration.") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UsageError(f"{path} is not a visitor's configuration: {where}: {first['msg']}.") from None
+    raw = read_private(path, _File, "the visitor's")
     return VisitorConfig(
         site=raw.site,
         port=raw.port,
