@@ -55,10 +55,11 @@ def plan_reap(machines: Machines, *, now: float | None = None) -> tuple[Leftover
     domains = {domain.uuid: domain for domain in machines.hypervisor.list_domains()}
     entries = {entry.uuid: entry for entry in machines.ledger.list_entries()}
     known, used = machines.ledger.list_lab(), frozenset(entry.image for entry in entries.values())
+    removed = machines.ledger.list_removed()
     return (
         *_find_machines(entries, known, moment),
-        *_find_lost(machines, entries, domains, claims),
-        *_find_folders(machines, entries, domains, claims),
+        *_find_lost(entries, domains, claims, removed),
+        *_find_folders(entries, domains, claims, {} if machines.place.is_here else removed),
         *_find_records(entries, known),
         *(Leftover(Kind.TEMPLATE, name, reason) for name, reason in template.find_over(machines)),
         *(Leftover(Kind.STORED, key, reason) for key, reason in machines.place.list_over(used, idle=not entries and not known)),
@@ -121,12 +122,12 @@ def _find_machines(entries: dict[str, Entry], known: dict[str, LabEntry], now: f
 
 
 def _find_lost(
-    machines: Machines, entries: dict[str, Entry], domains: dict[str, DomainFacts], claims: Mapping[str, Mark | None]
+    entries: dict[str, Entry], domains: dict[str, DomainFacts], claims: Mapping[str, Mark | None], removed: Mapping[str, Mark]
 ) -> Iterator[Leftover]:
     for domain in domains.values():
         if domain.uuid in entries:
             continue
-        if _was_removed(machines, domain):
+        if _was_removed(domain, removed):
             yield Leftover(Kind.LOST, domain.name, "it was removed, and came to be after that: its maker was killed", domain.uuid)
         elif _is_claimed(domain, claims):
             yield Leftover(
@@ -134,12 +135,12 @@ def _find_lost(
             )
 
 
-def _was_removed(machines: Machines, domain: DomainFacts) -> bool:
-    return domain.mark is not None and machines.ledger.list_removed().get(domain.uuid) == domain.mark
+def _was_removed(domain: DomainFacts, removed: Mapping[str, Mark]) -> bool:
+    return domain.mark is not None and removed.get(domain.uuid) == domain.mark
 
 
 def _is_ours(machines: Machines, domain: DomainFacts) -> bool:
-    return _was_removed(machines, domain) or _is_claimed(domain, machines.place.list_claims())
+    return _was_removed(domain, machines.ledger.list_removed()) or _is_claimed(domain, machines.place.list_claims())
 
 
 def _is_claimed(domain: DomainFacts, claims: Mapping[str, Mark | None]) -> bool:
@@ -152,10 +153,9 @@ def _is_disposable(mark: Mark) -> bool:
 
 
 def _find_folders(
-    machines: Machines, entries: dict[str, Entry], domains: dict[str, DomainFacts], claims: Mapping[str, Mark | None]
+    entries: dict[str, Entry], domains: dict[str, DomainFacts], claims: Mapping[str, Mark | None], removed: Mapping[str, Mark]
 ) -> Iterator[Leftover]:
     """Files are made after their ledger entry and removed before it, so that those without an entry are over."""
-    removed = {} if machines.place.is_here else machines.ledger.list_removed()
     for machine, claim in claims.items():
         known = claim or removed.get(machine)  # a volume that a killed process had asked for may come to be after its claim was deleted
         if known is not None and _is_disposable(known) and machine not in entries and machine not in domains:
