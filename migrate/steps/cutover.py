@@ -91,7 +91,9 @@ def _switch_back(ctx: Context) -> Done:
     """The old box serves before anybody is sent there, and the new one until the last visitor has left it."""
     if ctx.plan.cutover.by_failover and ctx.need_pair().read().state != "no relationship":
         said = return_role(ctx)  # with its role the new box stops taking records, so none can come there any more
-        return Done(f"{said} Visitors are sent there again.", ctx.cutover.switch_back())
+        change = ctx.cutover.switch_back()
+        ctx.cutover.wait_until_settled(change, ctx.progress)  # alone again, it would take records of those who keep its address
+        return Done(f"{said} Visitors are sent there again.", change)
     _set_service(ctx, enabled=True)
     change = ctx.cutover.switch_back()
     try:

@@ -216,6 +216,7 @@ def test_one_that_gets_no_address_is_told_so(machines: Machines) -> None:
     assert (facts.mac, facts.address) == ("52:54:00:00:00:07", "")
     with pytest.raises(FailedError, match="no address on the network far-nat yet"):
         facts.find_way(443)
+    wait_for(lambda: machines.read_console("mute") or None, what="its console", timeout=60)
     told = explain(machines, "mute", last_seen="")
     assert (told.facts["stage"], told.facts["console"]) == ("no_address", SAYS.decode().strip())
 
