@@ -28,6 +28,7 @@ from images.reference_image import ensure_reference_image
 pytestmark = [pytest.mark.machine, pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
 CLONES = int(os.environ.get("BOXSHIFT_TEST_CLONES", "4"))
 SECRETS = "select value from setting where name in ('guid', 'page_secret')"
+GENERATION = "/var/lib/appliance/run/generation"  # another one for each start of the application
 TELL = f"""
 for number in 1 2 3; do cat /proc/sys/kernel/random/uuid; done
 cat /etc/machine-id; hostname; cat /sys/class/net/eth0/address; cat /etc/ssh/ssh_host_ed25519_key.pub; cat /var/lib/appliance/hardware.json
@@ -130,6 +131,13 @@ def test_what_is_not_reached_on_a_segment_is_told_and_not_taken_for_well(machine
 
 def test_their_clocks_are_right(told: tuple[Told, ...]) -> None:
     assert all(abs(one.clock_off) < 1.0 for one in told), [one.clock_off for one in told]
+
+
+def test_the_application_of_a_clone_outlives_the_jump_of_its_clock(machines: Machines, told: tuple[Told, ...]) -> None:
+    """A clone's clock is moved by the age of its template, and this one's is young."""
+    jump = f"date -s '+1 day' > /dev/null; cat {GENERATION}; echo; sleep 3; cat {GENERATION}; date -s '-1 day' > /dev/null"
+    before, after = machines.run_in_guest(told[-1].box.name, ["/bin/sh", "-c", jump]).text.split()
+    assert before == after, "another one was started"
 
 
 def test_one_that_its_maker_left_half_made_is_reaped_and_the_others_stay(machines: Machines, told: tuple[Told, ...]) -> None:

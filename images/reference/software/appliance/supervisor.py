@@ -47,7 +47,8 @@ class Server(BaseApplication):  # type: ignore[misc]
             "worker_class": "gthread",
             "worker_tmp_dir": "run",
             "graceful_timeout": 5,
-            "timeout": 120,
+            # No watch over the worker: it goes by the clock, which jumps by the age of the template in a copy, and would kill it there.
+            "timeout": 0,
             "keepalive": 1,
             "loglevel": "warning",
             "proc_name": "appliance",
