@@ -2,76 +2,62 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from images.domain import Accelerator
+from images.domain import Accelerator, Forward
 from images.lab import choose_numbers, make_forwards
 from images.machine import Machines
-from images.readiness import read_answer
+from images.readiness import TLS_PORT, read_answer
 from images.store import Image
-from kit.errors import BoxshiftError, UnreachableError
+from kit.errors import FailedError, UnreachableError
 from kit.process import find_program, run
 from kit.waiting import wait_for
 
 READY_SECONDS = 600.0
-NO_LOADER = "the disk has no boot loader: its kernel is given from outside, and {} boots only what a disk brings"
+# Their own ways to a network lead to one for all of the hypervisor's machines; what is measured is the way to a booted machine.
+CARD = "-netdev user,id=bench,{forward} -device virtio-net-pci,netdev=bench,bus=pci.0,addr=0x10"
 
 
-@dataclass(frozen=True)
-class Missing:
-    """A peer that cannot be measured with this image; ``reason`` says why, ``need`` what else it wants that is not here."""
+class Peer(Protocol):
+    """A tool to compare with."""
 
-    name: str
-    reason: str
-    needs: tuple[str, ...] = ()
+    @property
+    def name(self) -> str: ...
 
-    def compare(self, *_: object) -> str:
-        """The line for the output."""
-        absent = [name for name in self.needs if find_program(name) is None]
-        more = f"; and it needs {', '.join(absent)}, not installed here" if absent else ""
-        return f"cold boot by {self.name}: not measured: {self.reason}{more}"
+    def measure(self, machines: Machines, image: Image) -> float:
+        """Seconds from asking it for a machine to the first answer of its HTTPS.
+
+        Raises:
+            FailedError: it cannot; says why.
+
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class VirtInstall:
-    """virt-install --import with the image's kernel, and forwards of QEMU's user networking."""
+    """virt-install --import with the image's kernel."""
 
     name: str = "virt-install"
 
-    def compare(self, machines: Machines, image: Image, warm: float) -> str:
-        """Measure it, where it is installed."""
-        program = find_program(self.name)
-        if program is None:
-            return f"cold boot by {self.name}: not measured: it is not installed here (Debian package virtinst)"
-        try:
-            seconds = self._measure(program, machines, image)
-        except BoxshiftError as error:
-            return f"cold boot by {self.name}: not measured: {error.sentence}"
-        return f"cold boot by {self.name}: {seconds:.2f} s, a warm clone is {seconds / warm:.1f} times as fast (target: 10)"
-
-    def _measure(self, program: Path, machines: Machines, image: Image) -> float:
-        name = f"bench-{uuid.uuid4().hex[:8]}"
-        (number,) = choose_numbers(machines, 1)
-        forward = make_forwards(number)[0]
-        folder = Path(tempfile.mkdtemp(prefix="bench-", dir=machines.home.machines))
-        folder.chmod(0o711)
-        try:
+    def measure(self, machines: Machines, image: Image) -> float:
+        """Also what it writes of the machine counts."""
+        program = _need(self.name, "Debian package virtinst")
+        with _bench(machines) as (folder, name, forward):
             machines.store.make_overlay(image, folder / "disk.qcow2")
             begun = time.monotonic()
             run(self._words(program, machines, image, name, folder / "disk.qcow2", forward.option), timeout=READY_SECONDS)
-            wait_for(lambda: _answers(forward.host, forward.host_port), what=f"{name} to answer", timeout=READY_SECONDS, poll=0.2)
-            return time.monotonic() - begun
-        finally:
-            found = machines.hypervisor.find_domain(name)
-            if found is not None:
-                machines.hypervisor.destroy(found.uuid)
-                machines.hypervisor.undefine(found.uuid)
-            shutil.rmtree(folder)
+            return _wait(forward, name, begun)
 
     def _words(self, program: Path, machines: Machines, image: Image, name: str, disk: Path, forward: str) -> list[str | Path]:
         kind = "qemu" if machines.acceleration.accelerator is Accelerator.TCG else "kvm"
@@ -79,20 +65,93 @@ class VirtInstall:
         return [
             program, "--connect", machines.hypervisor.uri, "--name", name, "--virt-type", kind, "--memory", str(image.memory_mib),
             "--vcpus", "2", "--import", "--disk", f"path={disk},format=qcow2,bus=virtio", "--boot", boot, "--osinfo", "generic",
-            "--network", "none", "--graphics", "none", "--noautoconsole", "--quiet",
-            f"--qemu-commandline=-netdev user,id=bench,{forward} -device virtio-net-pci,netdev=bench,bus=pci.0,addr=0x10",
+            "--network", "none", "--graphics", "none", "--noautoconsole", "--quiet", f"--qemu-commandline={CARD.format(forward=forward)}",
         ]  # fmt: skip
 
 
-def _answers(host: str, port: int) -> bool | None:
+@dataclass(frozen=True)
+class Kcli:
+    """kcli create vm, the image's kernel by QEMU's own options, since kcli itself boots only what a disk brings."""
+
+    name: str = "kcli"
+
+    def measure(self, machines: Machines, image: Image) -> float:
+        """Its pool is there before; the disk over the image is its own work."""
+        program = _need(self.name, "PyPI; in an environment of its own, its folder bin on the PATH")
+        with _bench(machines) as (folder, name, forward), ExitStack() as stack:
+            (folder / ".kcli").mkdir()
+            client = {"default": {"client": "bench", "pool": name}, "bench": {"type": "kvm", "url": machines.hypervisor.uri}}
+            (folder / ".kcli" / "config.yml").write_text(json.dumps(client))  # JSON is YAML
+            (folder / "pool").mkdir(mode=0o755)
+            machines.store.make_overlay(image, folder / "pool" / "base.qcow2")
+            environment = dict(os.environ, HOME=str(folder))
+
+            def kcli(*words: str | Path) -> None:
+                run([program, *words], timeout=READY_SECONDS, env=environment)
+
+            kcli("create", "pool", "-p", folder / "pool", name)
+            stack.callback(kcli, "delete", "pool", "-y", name)
+            # It splits the options at spaces, and the kernel its arguments at tabs as well.
+            options = f"-kernel {image.kernel} -initrd {image.initrd} -append {chr(9).join(image.kernel_arguments)}"
+            wish = {
+                "pool": name, "nets": "[]", "cloudinit": "False", "disks": '[{"size": 4}]', "numcpus": "2",
+                "memory": str(image.memory_mib), "qemuextra": f"{options} {CARD.format(forward=forward.option)}",
+            }  # fmt: skip
+            begun = time.monotonic()
+            kcli("create", "vm", "-i", "base.qcow2", *(word for key, value in wish.items() for word in ("-P", f"{key}={value}")), name)
+            return _wait(forward, name, begun)
+
+
+@dataclass(frozen=True)
+class VirtLightning:
+    """It boots what a disk brings, and nothing tells it otherwise."""
+
+    name: str = "virt-lightning"
+
+    def measure(self, *_: object) -> float:
+        """It cannot."""
+        raise FailedError("the disk has no boot loader: its kernel is given from outside, and virt-lightning takes none")
+
+
+PEERS: tuple[Peer, ...] = (VirtInstall(), Kcli(), VirtLightning())
+
+
+def _need(name: str, source: str) -> Path:
+    program = find_program(name)
+    if program is None:
+        raise FailedError(f"it is not installed here ({source})")
+    return program
+
+
+@contextmanager
+def _bench(machines: Machines) -> Iterator[tuple[Path, str, Forward]]:
+    """A folder, the name of a machine, and a port for its HTTPS; afterwards the machine and the folder are gone."""
+    name = f"bench-{uuid.uuid4().hex[:8]}"
+    (number,) = choose_numbers(machines, 1)
+    forward = next(one for one in make_forwards(number) if one.guest_port == TLS_PORT)
+    folder = Path(tempfile.mkdtemp(prefix="bench-", dir=machines.home.machines))
+    folder.chmod(0o711)
     try:
-        return read_answer(host, port).is_service or None
-    except UnreachableError:
-        return None
+        yield folder, name, forward
+    finally:
+        found = machines.hypervisor.find_domain(name)
+        if found is not None:
+            machines.hypervisor.destroy(found.uuid)
+            machines.hypervisor.undefine(found.uuid)
+        for pool in machines.hypervisor.link().listAllStoragePools():
+            if pool.name() == folder.name:  # virt-install makes a pool of every folder with a disk
+                if pool.isActive():
+                    pool.destroy()
+                pool.undefine()
+        shutil.rmtree(folder)
 
 
-PEERS: tuple[VirtInstall | Missing, ...] = (
-    VirtInstall(),
-    Missing("kcli", NO_LOADER.format("kcli"), ("dnsmasq", "genisoimage")),
-    Missing("virt-lightning", NO_LOADER.format("virt-lightning"), ("dnsmasq", "genisoimage")),
-)
+def _wait(forward: Forward, name: str, begun: float) -> float:
+    def look() -> bool | None:
+        try:
+            return read_answer(forward.host, forward.host_port).is_service or None
+        except UnreachableError:
+            return None
+
+    wait_for(look, what=f"{name} to answer", timeout=READY_SECONDS, poll=0.2)
+    return time.monotonic() - begun

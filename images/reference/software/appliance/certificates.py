@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
-import ssl
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,26 +96,14 @@ class Certificates:
             self._save(int(number or 0), chain, key)
         return self.read(int(number or 0))
 
-    def replace_factory(self, chain: str, key: str) -> str:
-        """Take a certificate that was made for this box, as PEM with its key, in the place of the one it was born with.
+    def factory(self) -> int:
+        """The number of the certificate that the box was born with."""
+        return int(self._store.box.value("select id from certificate where built_in = 1 order by id"))
 
-        Answers the SHA-256 of the certificate in hex. Nothing of it is looked at: whoever may say this made the machine.
-        """
-        with self._store.box.transaction() as connection:
-            number = connection.execute(
-                "insert into certificate (chain, has_key, built_in, added) values (?, 1, 1, ?)", (chain, self._faults.now())
-            ).lastrowid
-            write_whole(self.chain_path(int(number or 0)), chain.encode())
-            write_whole(self.key_path(int(number or 0)), key.encode())
-            self.drop_factory(but=int(number or 0))
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain)).hexdigest()
-
-    def drop_factory(self, *, but: int) -> None:
-        """Forget the certificates that the box was born with, ``but`` one."""
-        for row in self._store.box.rows("select id from certificate where built_in = 1 and id != ?", but):
-            self._store.box.run("delete from certificate where id = ?", row["id"])
-            self.key_path(row["id"]).unlink(missing_ok=True)
-            self.chain_path(row["id"]).unlink(missing_ok=True)
+    def write_files(self, number: int, chain: str, key: str) -> None:
+        """What the web server reads of a certificate, as PEM; nothing of it is looked at."""
+        write_whole(self.chain_path(number), chain.encode())
+        write_whole(self.key_path(number), key.encode())
 
     def _save(self, number: int, chain: tuple[x509.Certificate, ...], key: Any | None) -> None:
         text = b"".join(one.public_bytes(Encoding.PEM) for one in chain)

@@ -179,17 +179,22 @@ def _open_files(process: int) -> Iterator[str]:
             yield str(path.readlink())
 
 
-def replace_workers(master: int, *, timeout: float = 20.0) -> None:
-    """Make nginx start new workers from what was written; returns when the old ones take no more connections.
+def begin_reload(master: int) -> list[int]:
+    """Make nginx start new workers from what was written; answers its old ones."""
+    old = [int(worker) for worker in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+    os.kill(master, signal.SIGHUP)
+    return old
+
+
+def wait_for_reload(old: list[int], *, timeout: float = 20.0) -> None:
+    """Return when the old workers take no more connections.
 
     Raises:
         TimeoutError: they still do.
 
     """
-    old = Path(f"/proc/{master}/task/{master}/children").read_text().split()
-    os.kill(master, signal.SIGHUP)
     end = time.monotonic() + timeout
-    while any(is_taking_connections(int(worker)) for worker in old):
+    while any(is_taking_connections(worker) for worker in old):
         if time.monotonic() > end:
             raise TimeoutError("the web server did not replace its workers in time")
         time.sleep(0.03)  # looking costs an emulated machine more than waiting

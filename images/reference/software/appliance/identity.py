@@ -5,6 +5,7 @@ The application goes on running in a copy: at its next request it takes up what 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
@@ -16,13 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from cryptography.hazmat.primitives import hashes
 from flask import Flask
 
 from .box import Box, Hardware, read_hardware, save_hardware
 from .certificates import Certificates
-from .front import Front
-from .network import Network
 from .store import Store
 
 FOLDER = Path("/run/boxshift/identity.d")
@@ -99,28 +97,24 @@ def stir() -> None:
     ssl.RAND_add(os.urandom(64), 64.0)
 
 
-def renew(box: Box, asked: Asked) -> None:
-    """Make anew what no two boxes may share: GUID, serial, names of fields, factory certificate, open visits and tokens.
+def renew(box: Box, asked: Asked, changed: Callable[[], None]) -> None:
+    """Make anew what no two boxes may share: factory certificate, GUID, serial, names of fields, open visits and tokens.
 
-    A certificate and its key that were made outside, where that is quick, are taken; without them the box makes its own.
+    The certificate and its key were made outside, where that is quick, and nothing of them is looked at: whoever may ask made the
+    machine. ``changed`` is called as soon as both are in place of the old ones, since a web server takes a while to follow.
     """
     stir()
     store = Store(box)
     certificates = Certificates(box, store)
-    guid = str(uuid.uuid4())
+    number, guid = certificates.factory(), str(uuid.uuid4())
+    certificates.write_files(number, asked.chain, asked.key)
+    changed()
     with store.box.transaction() as connection:
         for table in ("visit", "api_token"):
             connection.execute(f"delete from {table}")  # noqa: S608 - our own names
         store.box.set(page_secret=os.urandom(16).hex(), guid=guid, hostname=asked.name)
-        leaf = certificates.replace_factory(asked.chain, asked.key) if asked.chain else _make_factory(certificates, asked.name)
+        connection.execute("update certificate set chain = ?, has_key = 1 where id = ?", (asked.chain, number))
     save_hardware(box, Hardware(asked.serial, read_hardware(box).resets))
-    asked.facts = {"guid": guid, "certificate": leaf}
+    asked.facts = {"guid": guid, "certificate": hashlib.sha256(ssl.PEM_cert_to_DER_cert(asked.chain)).hexdigest()}
     (box.root / STAMP).write_text(asked.serial)  # the application sees that it is newer, whatever stands in it
-    Front(box, Network(box, store), certificates).write()
     store.close()
-
-
-def _make_factory(certificates: Certificates, name: str) -> str:
-    made = certificates.add_factory(name)
-    certificates.drop_factory(but=made.id)
-    return made.leaf.fingerprint(hashes.SHA256()).hex()

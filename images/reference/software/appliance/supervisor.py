@@ -23,7 +23,7 @@ from .application import create_application
 from .box import Box, Hardware, Skin, read_hardware, save_hardware
 from .control import APPLICATION, CONTROL, Order, listen, note_start, wake_application
 from .core import Appliance, create
-from .front import replace_workers
+from .front import begin_reload, wait_for_reload
 from .identity import Asked, Renewing, listen_for_identity, renew
 from .keeper import Keeper
 from .programs import die_with_parent, run, start
@@ -228,16 +228,21 @@ class Supervisor:
     # copies of a machine that was saved
 
     def _copy(self, asked: Asked) -> None:
-        """In a copy: the box's identity, then the application, and meanwhile the TLS workers (new ones, with randomness of their own).
+        """In a copy: the box's identity, and meanwhile the TLS workers (new ones, with randomness of their own), then the application.
 
         Whoever asks over TLS afterwards is answered with the new certificate, and only after the application has followed.
         """
         if asked.ask != "renew":
             return
-        renew(self._box, asked)
-        with wake_application():
+        old: list[int] = []
+
+        def reload() -> None:
             if self._front is not None:
-                replace_workers(self._front.pid)
+                old.extend(begin_reload(self._front.pid))
+
+        renew(self._box, asked, reload)
+        with wake_application():
+            wait_for_reload(old)
 
     def _follow_links(self) -> None:
         """The network changed (DHCP, a card that was plugged in): put the box's addresses where they belong."""
