@@ -1,7 +1,7 @@
 """Build an image from a recipe: Debian packages by mmdebstrap, the file system by ``mke2fs -d``, then qcow2 into the store.
 
-Two layers, each cached by the digest of all that goes into it: the packages as a tar archive (about a minute), and on top of it the
-recipe's own files (seconds). No root is needed: mmdebstrap uses a user namespace of its own where the caller is not root.
+Two layers, each cached by the digest of all that goes into it: the packages (about a minute), and on top of them the recipe's own
+files (seconds). No root is needed: mmdebstrap uses a user namespace of its own where the caller is not root.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import json
 import shlex
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from images import sources
-from images.build_packages import PACKAGES_SECONDS, ensure_packages, ensure_tree, ensure_uncompressed
+from images.build_packages import PACKAGES_SECONDS, can_lay_over, ensure_packages, ensure_uncompressed
 from images.build_work import Job, hook, make_environment, make_output_folder, place_hook, place_layer, run_watched, work_folder
-from images.errors import BuildError
 from images.ext4_times import set_times
 from images.filesets import pack
 from images.home import Home, ensure_home
@@ -30,7 +29,6 @@ from kit.process import need_program, run
 from kit.progress import Progress, Silent
 
 IMAGE_SECONDS = 600.0
-NO_OVERLAY = 75  # how hook_overlay.sh ends where the kernel does not lay folders over each other here
 # The Debian packages of the programs that a build runs.
 TOOLS = {"mmdebstrap": "mmdebstrap", "mke2fs": "e2fsprogs", "qemu-img": "qemu-utils"}
 
@@ -114,34 +112,25 @@ def render_configure(recipe: Recipe) -> str:
 
 
 def _build_image(job: Job, layers: Layers, files: Path, work: Path, store: Store) -> Image:
-    packages = ensure_packages(job, layers.packages, work)
-    tree = ensure_tree(job, packages)
+    is_laid_over = can_lay_over(job, work)
+    packages = ensure_packages(job, layers.packages, work, unpacked=is_laid_over)
     job.progress.update(f"putting {job.recipe.name} together")
     configure = work / "boxshift-configure.sh"
     configure.write_text(render_configure(job.recipe))
     disk_uuid = str(uuid.UUID(layers.image[:32]))
     out = make_output_folder(work)
     env = {"DISK_MIB": str(job.recipe.disk_mib), "DISK_UUID": disk_uuid, "OUT": str(out), "SOURCE_DATE_EPOCH": str(job.recipe.date)}
-    made = tree is not None and _run_over(job, tree, files, configure, work, make_environment(env, work))
-    if not made:
-        argv = _mmdebstrap(job, packages, files, configure, work)
-        run_watched(argv, work / "image.log", env=make_environment(env, work), job=job, timeout=IMAGE_SECONDS)
+    argv = _over(packages, files, configure, work) if is_laid_over else _mmdebstrap(job, packages, files, configure, work)
+    run_watched(argv, work / "image.log", env=make_environment(env, work), job=job, timeout=IMAGE_SECONDS)
     set_times(out / "root.raw", job.recipe.date)
     return _import(job, layers, out, store)
 
 
-def _run_over(job: Job, tree: Path, files: Path, configure: Path, work: Path, env: Mapping[str, str]) -> bool:
-    """Build on the unpacked packages: what is written goes elsewhere. False where the kernel does not do that here."""
+def _over(packages: Path, files: Path, configure: Path, work: Path) -> list[str | Path]:
+    """Build on the packages: what is written goes elsewhere."""
     over = work / "over"
     over.mkdir(mode=0o755)
-    argv: list[str | Path] = [place_hook("overlay", work), tree, over, files, configure, place_hook("image", work)]
-    try:
-        run_watched(argv, work / "image.log", env=env, job=job, timeout=IMAGE_SECONDS)
-    except BuildError as error:
-        if error.facts.get("status") == NO_OVERLAY:
-            return False
-        raise
-    return True
+    return [place_hook("overlay", work), packages, over, files, configure, place_hook("image", work)]
 
 
 def _mmdebstrap(job: Job, packages: Path, files: Path, configure: Path, work: Path) -> list[str | Path]:

@@ -1,28 +1,39 @@
-"""The lower layer of a build: Debian's packages as a tar archive, and, where the kernel can lay folders over each other, unpacked."""
+"""The lower layer of a build: Debian's packages, as a folder where the kernel can lay another one over it, else as a tar archive."""
 
 from __future__ import annotations
 
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from images import sources
-from images.build_work import Job, make_environment, place_hook, render_confinement, run_watched
+from images.build_work import PROBE_SECONDS, Job, make_environment, place_hook, render_confinement, run_watched
 from images.home import Home
 from images.kernel import find_uncompressed
 from images.locking import is_held
-from kit.errors import ToolError
 from kit.process import need_program, run
 
 PACKAGES_SECONDS = 1800.0
-UNPACK_SECONDS = 300.0
 
 
-def ensure_packages(job: Job, digest: str, work: Path) -> Path:
-    """The layer of Debian packages: a tar archive in the cache, made where it is not there yet."""
-    cached = job.home.layers / f"packages-{digest}.tar"
+def can_lay_over(job: Job, work: Path) -> bool:
+    """Whether the kernel lays a folder of this build over one of the cache: only root can, and not on every file system."""
+    if not render_confinement() or any(mark in f"{job.home.layers}{work}" for mark in ",:\\"):
+        return False
+    over = Path(tempfile.mkdtemp(dir=work))
+    for name in ("upper", "work", "tree"):
+        (over / name).mkdir()
+    options = f"lowerdir={job.home.layers},upperdir={over / 'upper'},workdir={over / 'work'}"
+    mount: list[str | Path] = [need_program("mount", package="mount"), "-t", "overlay", "boxshift", "-o", options, over / "tree"]
+    return run([*render_confinement(), *mount], timeout=PROBE_SECONDS, accept=range(256)).status == 0
+
+
+def ensure_packages(job: Job, digest: str, work: Path, *, unpacked: bool) -> Path:
+    """The layer of Debian packages in the cache, made where it is not there yet: a folder to build on, or a tar archive."""
+    cached = job.home.layers / f"packages-{digest}{'' if unpacked else '.tar'}"
     if cached.exists():
         job.progress.update("Debian packages: unchanged")
         return cached
@@ -30,21 +41,23 @@ def ensure_packages(job: Job, digest: str, work: Path) -> Path:
     # A name of its own each time: the mmdebstrap of a process that was killed may still be writing the one before.
     half = cached.with_suffix(f".{secrets.token_hex(4)}.part")
     job.progress.update("Debian packages: fetching and installing")
-    argv: list[str | Path] = [
-        need_program("mmdebstrap", package="mmdebstrap"),
-        "--variant=minbase",
-        "--format=tar",
-        "--mode=auto",
-        *mmdebstrap_options(job, work),
-    ]
-    argv += [job.recipe.suite, half, *write_mirrors(job.sources, work)]
+    form = "directory" if unpacked else "tar"
+    argv: list[str | Path] = [need_program("mmdebstrap", package="mmdebstrap"), "--variant=minbase", f"--format={form}", "--mode=auto"]
+    argv += [*mmdebstrap_options(job, work), job.recipe.suite, half, *write_mirrors(job.sources, work)]
     env = {"INITRD_MODULES": ",".join(job.recipe.kernel.initrd), "SOURCE_DATE_EPOCH": str(job.recipe.date)}
     try:
         run_watched(argv, work / "packages.log", env=make_environment(env, work), job=job, timeout=PACKAGES_SECONDS)
     except BaseException:
-        half.unlink(missing_ok=True)
+        _remove(half)
         raise
     return half.rename(cached)
+
+
+def _remove(half: Path) -> None:
+    if half.is_dir():
+        shutil.rmtree(half, ignore_errors=True)
+    with suppress(FileNotFoundError, IsADirectoryError):
+        half.unlink()
 
 
 def mmdebstrap_options(job: Job, work: Path) -> Iterator[str]:
@@ -71,28 +84,6 @@ def write_mirrors(apt: sources.Sources, work: Path) -> tuple[str, ...]:
     return (str(path),)
 
 
-def ensure_tree(job: Job, packages: Path) -> Path | None:
-    """The layer unpacked in the cache, to build on without unpacking it again; None where that cannot be: only root can lay over it."""
-    if not render_confinement() or any(mark in str(job.home.layers) for mark in ",:\\"):
-        return None
-    tree = packages.with_suffix("")
-    if tree.is_dir():
-        return tree
-    half = tree.with_name(f"{tree.name}.{secrets.token_hex(4)}.part")
-    job.progress.update("unpacking the packages: this once")
-    try:
-        half.mkdir(mode=0o755)
-        words: list[str | Path] = ["--numeric-owner", "--xattrs", "--xattrs-include=*", "--exclude=./dev/*", "-xf", packages]
-        run([need_program("tar", package="tar"), "-C", half, *words], timeout=UNPACK_SECONDS)
-        return half.rename(tree)
-    except ToolError:
-        shutil.rmtree(half, ignore_errors=True)
-        return None
-    except BaseException:
-        shutil.rmtree(half, ignore_errors=True)
-        raise
-
-
 def ensure_uncompressed(cached: Path, kernel: Path) -> None:
     """Put the uncompressed form in the place of a layer's kernel, where it has one that QEMU starts. Unpacked once: it takes a second."""
     if not cached.exists():
@@ -114,7 +105,4 @@ def list_halves(home: Home) -> tuple[Path, ...]:
 def _sweep_halves(home: Home, stem: str) -> None:
     """Remove them, and earlier halves of the layer that we make now ourselves."""
     for left in {*list_halves(home), *home.layers.glob(f"{stem}.*.part")}:
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        with suppress(FileNotFoundError, IsADirectoryError):
-            left.unlink()
+        _remove(left)

@@ -15,11 +15,16 @@ cat "$tree/initrd.img" > "$OUT/initrd"
 # It lies beside the disk, packed anew: as the package's tool makes it, it is another one each time.
 rm -f "$tree/initrd.img" "$tree"/boot/initrd.img-*
 # No checksums of inodes, since their dates are written once more afterwards (images/ext4_times.py).
-# A second view of the tree, without /proc, /sys and /dev that mmdebstrap has mounted in it.
+# mmdebstrap's own, which it takes away itself afterwards.
+own=etc/apt/apt.conf.d/00mmdebstrap
+[ ! -e "$tree/$own" ] || mv "$tree/$own" "$OUT/own"
+# A second view of the tree, without /proc, /sys and /dev that mmdebstrap has mounted in it, or made.
 view=$(mktemp -d "$OUT/view.XXXXXX")
 mount --bind "$tree" "$view"
+mount -t tmpfs -o mode=0755 dev "$view/dev"
 status=0
 E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -F -t ext4 -O ^metadata_csum,^orphan_file -d "$view" -m 0 -U "$DISK_UUID" -E "lazy_itable_init=1,lazy_journal_init=1,hash_seed=$DISK_UUID" -L boxshift "$OUT/root.raw" "${DISK_MIB}M" || status=$?
-umount "$view"
+umount "$view/dev" "$view"
 rmdir "$view"
+[ ! -e "$OUT/own" ] || mv "$OUT/own" "$tree/$own"
 exit $status

@@ -5,7 +5,7 @@
 set -eu
 tree=$2/tree
 mkdir "$2/upper" "$2/work" "$tree"
-mount -t overlay boxshift -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$tree" || exit 75
+mount -t overlay boxshift -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" "$tree"
 mount -t proc -o nosuid,nodev,noexec proc "$tree/proc"
 mount -t sysfs -o ro,nosuid,nodev,noexec sysfs "$tree/sys"
 mount -t tmpfs -o mode=0755 dev "$tree/dev"
