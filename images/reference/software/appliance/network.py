@@ -6,6 +6,7 @@ import ipaddress
 import json
 from dataclasses import dataclass
 
+from .arp import announce
 from .box import Box, Skin
 from .errors import Refused
 from .programs import ProgramError, run
@@ -82,18 +83,21 @@ class Network:
         self._store.box.run("delete from address where address = ?", address)
 
     def apply(self) -> None:
-        """On a machine: put the enabled addresses on the interface, take the others off, and look whether it is so."""
+        """On a machine: put the enabled addresses on the interface, take the others off, and look whether it is so.
+
+        Neighbours are told of every new one: who knew it at another appliance would go on sending there, for half a minute.
+        """
         if self._box.skin is Skin.LOCAL:
             return
         links = read_interfaces()
-        for row in self.rows():
-            if row.kind != "admin":
-                _put(row, links)
+        fresh = [row.address for row in self.rows() if row.kind != "admin" and _put(row, links)]
         after = read_interfaces()
         for row in self.rows():
             if row.kind != "admin" and row.enabled != any(row.address in present for present in after.values()):
                 interface = _choose(row.address, links)
                 raise Refused("The address {address} could not be changed on {interface}.", address=row.address, interface=interface)
+        for address in fresh:
+            _announce(address, after)
 
     def find_interface(self, address: str) -> str:
         """On a machine: the interface that has this address, or would get it."""
@@ -149,12 +153,24 @@ def _choose(address: str, links: dict[str, dict[str, int]]) -> str:
     return next((name for name, present in links.items() if present), next(iter(links)))
 
 
-def _put(row: Address, links: dict[str, dict[str, int]]) -> None:
-    """Put an address on the machine, or take it off."""
+def _put(row: Address, links: dict[str, dict[str, int]]) -> bool:
+    """Put an address on the machine, or take it off. Answers whether it is there now and was not before."""
     if not row.enabled:
         _take_off(row.address, links)
-    elif not any(row.address in present for present in links.values()):
-        _ip("addr", "add", f"{row.address}/{row.prefix}", "dev", _choose(row.address, links), "scope", "global")
+        return False
+    if any(row.address in present for present in links.values()):
+        return False
+    _ip("addr", "add", f"{row.address}/{row.prefix}", "dev", _choose(row.address, links), "scope", "global")
+    return True
+
+
+def _announce(address: str, links: dict[str, dict[str, int]]) -> None:
+    if ":" in address:
+        return
+    try:
+        announce(_choose(address, links), address)
+    except OSError as error:
+        raise Refused("The network could not be changed: {reason}", reason=str(error)) from error
 
 
 def _take_off(address: str, links: dict[str, dict[str, int]]) -> None:

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 from typing import TYPE_CHECKING
 
-from .arp import announce, is_taken
+from .arp import is_taken
 from .box import Skin
 from .errors import Refused
 from .pairs import Role
@@ -84,10 +84,6 @@ class Sharing:
         self._box.network.apply()
         self._box.ensure_certificates_bound()
         self._box.front.apply()
-        if wanted and self._box.box.skin is Skin.MACHINE:
-            for row in rows:
-                if ":" not in row.address:
-                    announce(self._box.network.find_interface(row.address), row.address)
 
     def _is_elsewhere(self, row: Address) -> bool:
         if self._box.box.skin is Skin.MACHINE:
