@@ -247,7 +247,22 @@ class Plan(CommonPlan):
         if (self.old.address, self.old.port) == (self.new.address, self.new.port):
             raise ValueError("old and new have the same administration address")
         if self.old.service.visible == self.new.service.visible:
-            raise ValueError(f"old and new have the same service address; a switch by {self.cutover.method} needs two")
+            raise ValueError(
+                f"old and new have the same service address; a switch by {self.cutover.method} needs two: give the new box one of its own"
+            )
+        return self
+
+    @property
+    def entrance(self) -> str:
+        """Where visitors reach the new box after the switch."""
+        shared = self.old.service.visible if self.cutover.shares_address else None
+        return self.cutover.public or shared or self.new.service.visible
+
+    @model_validator(mode="after")
+    def _can_share_address(self) -> Plan:
+        machine = self.new.machine
+        if self.cutover.shares_address and self.new.provisioned and (machine is None or not machine.has_own_address):
+            raise ValueError("method: shared-ip needs both boxes on one network: set new.machine.network or new.machine.bridge")
         return self
 
     @field_validator("cutover", mode="after")

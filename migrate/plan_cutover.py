@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 from migrate.plan_parts import FailoverPlan, Model
 from migrate.plan_values import AdminAddress, Duration, HostName, IpAddress, Moment, Name, Port, SecretRef
 
+SHARED_SECONDS = 10.0  # two pages of two boxes
+
 
 class DnsServer(Model):
     """One authoritative server to look at."""
@@ -89,8 +91,10 @@ class ProbePlan(Model):
 class CutoverPlan(Model):
     """How traffic and the last data move."""
 
-    method: Literal["dns", "nat", "command"] = Field(
-        default="dns", description="How visitors are sent to the new box: by the section of that name."
+    method: Literal["dns", "nat", "command", "shared-ip"] = Field(
+        default="dns",
+        description="How visitors are sent to the new box: by the section of that name. `shared-ip` has none: the new box takes over the "
+        "old one's service address, beside its own.",
     )
     data: Literal["resync", "failover", "none"] = Field(
         default="resync",
@@ -126,7 +130,13 @@ class CutoverPlan(Model):
     def seconds(self) -> float:
         """How long the switch itself is expected to take."""
         other = self.nat or self.command
-        return other.seconds if other is not None else 1.0
+        usual = SHARED_SECONDS if self.shares_address else 1.0
+        return other.seconds if other is not None else usual
+
+    @property
+    def shares_address(self) -> bool:
+        """Whether the boxes have one service address in turn."""
+        return self.method == "shared-ip"
 
     @property
     def public(self) -> str | None:
@@ -138,6 +148,8 @@ class CutoverPlan(Model):
     def _pair_is_told(self) -> CutoverPlan:
         if (self.data == "failover") != (self.failover is not None):
             raise ValueError("`data: failover` and the settings under `failover` belong together")
+        if self.shares_address and self.by_failover:
+            raise ValueError("`data: failover` needs a method of its own: in a pair an address moves with the role, not by shared-ip")
         return self
 
     @property

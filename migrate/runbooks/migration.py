@@ -12,7 +12,7 @@ from migrate.runbook import Node, NodeKind, Phase, Runbook, Undo
 VERSION = 1
 # Seconds on a slow (emulated) box; they scale with what the facts say, and the report compares them with what was measured.
 BOOT, LOGIN, PACKAGE, READ, BACKUP, SWAP = 60.0, 3.0, 15.0, 10.0, 5.0, 3.0
-ASKED = {"dns": "the name servers", "nat": "the gateway", "command": "your own command"}
+ASKED = {"dns": "the name servers", "nat": "the gateway", "command": "your own command", "shared-ip": "the old box"}
 SWUNG = "See that visitors are still sent to the new box"
 
 

@@ -48,6 +48,9 @@ def service_address(ctx: Context) -> Done:
     wanted = BoxAddress(str(service.address), service.prefix, enabled=True)
     with closing(ctx.boxes.open_new()) as new:
         new.ensure_address(wanted)
+        if ctx.plan.cutover.shares_address:
+            shared = ctx.plan.old.service
+            new.ensure_address(BoxAddress(str(shared.address), shared.prefix, enabled=False))
         if machine is not None and machine.segment is not None:  # the box answers on the card that its machine was given
             card = IPv4Interface(machine.segment.address)
             new.ensure_address(BoxAddress(str(card.ip), card.network.prefixlen, enabled=True))
@@ -108,13 +111,15 @@ def _same_certificate(one: object, other: object) -> bool:
 @step("assign-certificate")
 def assign_certificate(ctx: Context) -> Done:
     """Serve it on the service address, and look from outside that exactly this chain is served."""
-    address = str(ctx.plan.new.service.address)
+    addresses = [str(ctx.plan.new.service.address)]
+    if ctx.plan.cutover.shares_address:
+        addresses.append(str(ctx.plan.old.service.address))
     reading = ctx.result("diagnose-certificate", CertificateReading)
     with closing(ctx.boxes.open_new()) as new:
         rows = [row for row in new.read_certificates() if row.has_key and ctx.plan.site.name in row.names]
         if not rows:
             raise FailedError(f"No certificate of the new box covers {ctx.plan.site.name}.", hint="Retry the transfer.")
-        assigned = new.assign_certificate(rows[0], (address,))
+        assigned = new.assign_certificate(rows[0], tuple(addresses))
     how = "assigned on the page" if assigned else "chosen by the box itself"
     served = wait_for_key(ctx, reading.spki)
     return Done(

@@ -94,7 +94,8 @@ def _switch_back(ctx: Context) -> Done:
         change = ctx.cutover.switch_back()
         ctx.cutover.wait_until_settled(change, ctx.progress)  # alone again, it would take records of those who keep its address
         return Done(f"{said} Visitors are sent there again.", change)
-    _set_service(ctx, enabled=True)
+    if not ctx.plan.cutover.shares_address:  # that one may be on at the old box only when it is off at the new one
+        _set_service(ctx, enabled=True)
     change = ctx.cutover.switch_back()
     try:
         _empty_new(ctx, change)
@@ -139,8 +140,7 @@ def switch(ctx: Context) -> Done:
 @step("prove")
 def prove(ctx: Context) -> Done:
     """From outside: visitors are led to the new box, which answers well several times in a row; through the gateway, where there is one."""
-    probes, wanted = ctx.plan.cutover.probes, ctx.plan.new.service.visible
-    asked = ctx.plan.cutover.public or wanted
+    probes, wanted, asked = ctx.plan.cutover.probes, ctx.plan.new.service.visible, ctx.plan.entrance
     good: list[float] = []
 
     def look() -> float:

@@ -103,7 +103,7 @@ def _switched(ctx: Context) -> str:
 
 def _same_chain(ctx: Context) -> str:
     expected: ServedProof = ctx.result("diagnose-certificate", CertificateReading).served
-    now = ctx.outside.read_served(ctx.plan.new.service.visible, ctx.plan.site.port)
+    now = ctx.outside.read_served(ctx.plan.entrance, ctx.plan.site.port)
     if now.chain != expected.chain or not now.verified:
         raise GateError("The old box is not touched: the new box does not serve the same verified chain.", hint=now.said)
     return ", ".join(print_[:16] for print_ in now.chain)

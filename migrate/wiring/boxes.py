@@ -101,6 +101,11 @@ class PlannedBoxes:
         after = not self._results.keys().isdisjoint(("restore", "first-sync")) if restored is None else restored
         return self._open(self._plan.new, (pin, *self._site_key()), self._credentials(self._plan.new, restored=after))
 
+    @property
+    def has_addresses(self) -> bool:
+        """Whether the new box has been given its addresses."""
+        return "service-address" in self._results
+
     def factory_credentials(self, *, of_old: bool = False) -> Credentials:
         """The plan's word, or the vendor's published default. A new box may have been told another password before its first start."""
         box = self._plan.old if of_old else self._plan.new

@@ -54,12 +54,13 @@ def _migration(plan: Plan, loaded: LoadedPlan[CommonPlan], call: Call, folder: P
             raise RefusedError("The wait for visitors' answers to run out was cut short: the run is to stop.", hint=GO_ON)
         time.sleep(seconds)
 
-    cutover = make_cutover(plan, loaded.folder, tools.reveal, nap)
     machines = LibvirtMachines()
+    patience = machines.patience(plan.new.machine or plan.old.machine)
+    boxes = PlannedBoxes(plan, call.results, tools.reveal, tools.watch, patience)
+    cutover = make_cutover(plan, loaded.folder, tools.reveal, boxes, nap)
     timed_machines: Any = Timed(machines, tools.watch)
     timed_cutover: Any = Timed(cutover, tools.watch)
     timed_outside: Any = Timed(Visitor(plan, loaded.folder, cutover), tools.watch)
-    patience = machines.patience(plan.new.machine or plan.old.machine)
     return Context(
         plan=plan,
         run=call.run,
@@ -68,7 +69,7 @@ def _migration(plan: Plan, loaded: LoadedPlan[CommonPlan], call: Call, folder: P
         folder=folder,
         results=call.results,
         progress=tools.progress,
-        boxes=PlannedBoxes(plan, call.results, tools.reveal, tools.watch, patience),
+        boxes=boxes,
         machines=timed_machines,
         cutover=timed_cutover,
         pair=find_joined_pair(plan, call.results, folder, tools.progress, tools.reveal, tools.watch),

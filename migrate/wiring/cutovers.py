@@ -10,14 +10,18 @@ from kit.errors import UnexpectedError
 from migrate.cutover.contract import Cutover
 from migrate.plan import Plan
 from migrate.plan_cutover import CommandPlan, DnsPlan, NatPlan
-from migrate.wiring.boxes import Reveal
+from migrate.wiring.boxes import PlannedBoxes, Reveal
 
 
-def make_cutover(plan: Plan, folder: Path, reveal: Reveal, nap: Callable[[float], None] = time.sleep) -> Cutover:
+def make_cutover(
+    plan: Plan, folder: Path, reveal: Reveal, boxes: PlannedBoxes | None = None, nap: Callable[[float], None] = time.sleep
+) -> Cutover:
     """The adapter for ``cutover.method``. ``folder``: the plan's, from which its paths count.
 
-    ``nap`` sleeps for seconds while it waits for a TTL to run out, or raises.
+    ``boxes``: for the method that needs them; ``nap`` sleeps for seconds while it waits for a TTL to run out, or raises.
     """
+    if plan.cutover.shares_address and boxes is not None:
+        return _make_shared(plan, boxes)
     match plan.cutover.dns or plan.cutover.nat or plan.cutover.command:
         case DnsPlan() as wanted:
             return _make_dns(plan, wanted, reveal, nap)
@@ -45,6 +49,21 @@ def _make_dns(plan: Plan, wanted: DnsPlan, reveal: Reveal, nap: Callable[[float]
         ),
         nap=nap,
     )
+
+
+def _make_shared(plan: Plan, boxes: PlannedBoxes) -> Cutover:
+    from migrate.cutover.shared_ip import SharedIpCutover, SharedIpCutoverPlan
+
+    service = plan.old.service
+    wanted = SharedIpCutoverPlan(
+        address=str(service.address),
+        entrance=service.visible,
+        port=plan.site.port,
+        old=service.visible,
+        new=plan.new.service.visible,
+        seconds=plan.cutover.seconds,
+    )
+    return SharedIpCutover(wanted, boxes.open_old, boxes.open_new if boxes.has_addresses else None)
 
 
 def _make_nat(plan: Plan, wanted: NatPlan, folder: Path, reveal: Reveal) -> Cutover:

@@ -52,7 +52,7 @@ packages:
   source: box
   accept_eula: false                   # set to true when you accept the vendor's licence
 cutover:
-  method: dns                          # or nat, or command: docs/how-to/nat-gateway.md
+  method: dns                          # or nat, command, shared-ip: docs/how-to/nat-gateway.md, shared-address.md
   data: resync                         # nothing written until the switch is lost
   dns:
     server: {_text(start.dns_server or ASK)}

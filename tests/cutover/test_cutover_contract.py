@@ -1,4 +1,4 @@
-"""What holds for every cutover: one suite over a real BIND, a real gateway, and commands of one's own."""
+"""What holds for every cutover: one suite over a real BIND, a real gateway, commands of one's own, and two boxes' rows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from conftest_cutover import Serve, make_cutover
 from gateway_stand import ELSE, GatewayStand
 from pydantic import TypeAdapter
 from test_dns_cutover import RECORD, change_as_somebody_else, shown
+from two_boxes import TwoBoxes
 
 from kit.errors import ChangedError, FailedError, RefusedError
 from migrate.cutover.command import CommandCutover, CommandCutoverPlan
@@ -100,11 +101,13 @@ class CommandStand:
         return self.make()
 
 
-@pytest.fixture(params=["dns", "nat", "command"])
+@pytest.fixture(params=["dns", "nat", "command", "shared-ip"])
 def stand(request: pytest.FixtureRequest, tmp_path: Path) -> Stand:
     if request.param == "dns":
         serve: Serve = request.getfixturevalue("serve")
         return DnsStand(serve(RECORD.replace("300", "1")))
+    if request.param == "shared-ip":
+        return TwoBoxes()
     if request.param == "nat":
         gateway: GatewayStand = request.getfixturevalue("gateway")
         return NatStand(gateway)
