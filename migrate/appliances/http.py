@@ -49,7 +49,8 @@ Value = str | Secret | Upload
 class Request:
     """What is sent. ``path`` may be a path or a URL of the same box; ``pairs`` are form fields in order.
 
-    ``closing`` asks for the connection to be closed after the answer. ``seconds`` is how long the box may think before it answers.
+    ``closing`` asks for the connection to be closed after the answer. ``seconds`` is how long the box may think before it answers;
+    ``reach``: how long a connection may take, whatever the patience; None: with it.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Request:
     headers: tuple[tuple[str, str], ...] = ()
     closing: bool = False
     seconds: float = 60.0
+    reach: float | None = None
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ class BoxClient:
         headers = dict(request.headers)
         if request.closing:
             headers["Connection"] = "close"
-        timeout = httpx.Timeout(request.seconds * self._patience, connect=10.0 * self._patience)
+        timeout = httpx.Timeout(request.seconds * self._patience, connect=request.reach or 10.0 * self._patience)
         url = self._own_url(request.path)
         if request.json is not None:
             headers["Content-Type"] = "application/json"

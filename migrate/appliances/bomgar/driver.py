@@ -288,7 +288,7 @@ class BomgarAppliance(BomgarFailover):
         """Whether nothing answers, three times running."""
         for _ in range(3):
             try:
-                self._anyone.send(Request("GET", "/check_health", closing=True, seconds=10))
+                self._anyone.send(Request("GET", "/check_health", closing=True, seconds=10, reach=10.0))
             except BusyError:
                 return False
             except UnreachableError:
