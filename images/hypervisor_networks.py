@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv4Interface
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import libvirt
 
@@ -29,6 +31,42 @@ def list_networks(hypervisor: Hypervisor) -> tuple[NetworkFacts, ...]:
     with translated("list its networks"):
         found = [NetworkFacts(one.name(), bool(one.isActive()), _bridge(one)) for one in hypervisor.link().listAllNetworks()]
         return tuple(sorted(found, key=lambda network: network.name))
+
+
+@dataclass(frozen=True)
+class NewNetwork:
+    """A network that leads nowhere: a bridge with an address of this computer's, and DHCP that keeps an address for each card.
+
+    ``leases``: hardware address and IPv4 address.
+    """
+
+    name: str
+    address: IPv4Interface
+    leases: tuple[tuple[str, str], ...]
+
+
+def start_network(hypervisor: Hypervisor, network: NewNetwork) -> None:
+    """Start it; it is gone when it is stopped, and its bridge has its name.
+
+    Raises:
+        HypervisorError: there is one already, or it cannot be started.
+
+    """
+    with translated(f"start the network {network.name}"):
+        hypervisor.link().networkCreateXML(render_network(network))
+
+
+def render_network(network: NewNetwork) -> str:
+    """As libvirt reads it. Without ``forward`` nothing is routed out of it."""
+    root = ET.Element("network")
+    ET.SubElement(root, "name").text = network.name
+    ET.SubElement(root, "bridge", {"name": network.name, "stp": "off", "delay": "0"})
+    ET.SubElement(root, "dns", {"enable": "no"})
+    ip = ET.SubElement(root, "ip", {"address": str(network.address.ip), "netmask": str(network.address.netmask)})
+    dhcp = ET.SubElement(ip, "dhcp")
+    for mac, address in network.leases:
+        ET.SubElement(dhcp, "host", {"mac": mac, "ip": address})
+    return ET.tostring(root, encoding="unicode")
 
 
 def verify_network(hypervisor: Hypervisor, name: str) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from migrate.cli.say import console, show_json
 
-ScenarioName = Literal["migration", "migrate-by-failover", "upgrade", "offline", "pair-sync", "pair-async"]
+ScenarioName = Literal["migration", "migrate-by-failover", "upgrade", "offline", "pair-sync", "pair-async", "nat", "shared-ip"]
 
 
 def register(app: typer.Typer) -> None:
@@ -35,12 +35,17 @@ def demo(
     as_json: Annotated[bool, typer.Option("--json", help="End with one JSON object on standard output.")] = False,
 ) -> None:
     """Perform a whole procedure on a filled appliance, with visitors all along, and prove that nothing was lost."""
-    from migrate.cli.demonstration import demonstrate, leave_to_operator
-    from migrate.demo.play import Scenario
+    from migrate.cli.demonstration import demonstrate, go_apart, leave_to_operator, surroundings
+    from migrate.demo.play import Play, Scenario
+    from migrate.demo.stage import SiteSize
 
-    place = folder or Path(tempfile.mkdtemp(prefix="boxshift-demo-"))
     what = Scenario(scenario)
-    ended = leave_to_operator(place, what, local=local, keep=keep) if by_hand else demonstrate(place, what, local=local, yes=yes, keep=keep)
+    play = Play(folder or Path(tempfile.mkdtemp(prefix="boxshift-demo-")), SiteSize(), scenario=what)
+    apart = what.needs_network and not local
+    if apart and (status := go_apart(what, by_hand=by_hand, keep=keep)) is not None:
+        sys.exit(status)
+    with surroundings(apart=apart):
+        ended = leave_to_operator(play, local=local, keep=keep) if by_hand else demonstrate(play, local=local, yes=yes, keep=keep)
     if as_json:
         show_json(ended.json)
     console().print(ended.sentence, markup=False)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from kit.errors import FailedError, RefusedError
+from kit.errors import FailedError, UsageError
 from migrate.cli.plans import render_runbook
 from migrate.cli.running import run_loaded
 from migrate.cli.say import console
 from migrate.demo.journal import VisitorSummary
 from migrate.demo.play import Curtain, Play, Scenario, Scene, open_scene, perform
-from migrate.demo.stage import SiteSize, Stage
+from migrate.demo.stage import Stage
 from migrate.engine.model import RunStatus
 from migrate.plan import CommonPlan
 from migrate.plan_file import LoadedPlan
@@ -47,8 +49,44 @@ class Lines:
             self._last = label
 
 
-def demonstrate(folder: Path, scenario: Scenario, *, local: bool, yes: bool, keep: bool) -> Ended:
+def go_apart(scenario: Scenario, *, by_hand: bool, keep: bool) -> int | None:
+    """Into a network of its own, with the images at hand, which cannot be built there. As :func:`images.apart.enter` answers.
+
+    Raises:
+        UsageError: what is asked for cannot be there.
+
+    """
+    from images import apart
+    from images.home import find_home
+    from images.reference_image import ensure_reference_image
+
+    apart.verify_allowed()
+    if by_hand or keep:
+        raise UsageError(
+            "This scenario plays in a network of its own, which no other terminal is in and which goes with the demo.",
+            hint="Leave out --by-hand and --keep, or add --local.",
+        )
+    ensure_reference_image(find_home(), progress=Lines())
+    if scenario is Scenario.NAT:
+        from migrate.demo.gateway import ensure_gateway_image
+
+        ensure_gateway_image(Lines())
+    return apart.enter()
+
+
+@contextmanager
+def surroundings(*, apart: bool) -> Iterator[None]:
+    """What a demo works with: this computer's own hypervisor, or one in the network of its own that the process is in."""
+    from images.apart import open_apart
+    from images.home import find_home
+
+    with open_apart(find_home(), progress=Lines()) if apart else nullcontext():
+        yield
+
+
+def demonstrate(play: Play, *, local: bool, yes: bool, keep: bool) -> Ended:
     """Play it and say what came of it."""
+    folder, scenario = play.folder, play.scenario
     console().print(f"demo: everything is kept in {folder}", markup=False)
     stage = _make_stage(folder, scenario, local=local, keep=keep)
 
@@ -56,7 +94,7 @@ def demonstrate(folder: Path, scenario: Scenario, *, local: bool, yes: bool, kee
         console().print(render_runbook(make_runbook(loaded)), markup=False)
         return run_loaded(loaded, yes=yes)
 
-    curtain = perform(Play(folder, SiteSize(), scenario=scenario), stage, run, Lines())
+    curtain = perform(play, stage, run, Lines())
     report = write_report(Workspace.beside(folder / "plan.yaml"), curtain.status, to_measurements(curtain)).html
     words = curtain.to_json(report)
     sentence = (
@@ -83,10 +121,10 @@ def to_measurements(curtain: Curtain) -> Measurements:
     )
 
 
-def leave_to_operator(folder: Path, scenario: Scenario, *, local: bool, keep: bool) -> Ended:
+def leave_to_operator(play: Play, *, local: bool, keep: bool) -> Ended:
     """The demo without its run: boxes, name server, visitors and a plan are there until Ctrl-C. Then: what the visitors saw."""
-    console().print(f"demo: everything is kept in {folder}", markup=False)
-    with open_scene(Play(folder, SiteSize(), scenario=scenario), _make_stage(folder, scenario, local=local, keep=keep), Lines()) as scene:
+    console().print(f"demo: everything is kept in {play.folder}", markup=False)
+    with open_scene(play, _make_stage(play.folder, play.scenario, local=local, keep=keep), Lines()) as scene:
         console().print(render_scene(scene), markup=False)
         _wait_for_interrupt(scene)
         return _ended_by_hand(scene.end_visits())
@@ -138,12 +176,16 @@ def _ended_by_hand(seen: VisitorSummary) -> Ended:
 def _make_stage(folder: Path, scenario: Scenario, *, local: bool, keep: bool) -> Stage:
     from migrate.demo.stage import find_free_net
 
+    if local and scenario is Scenario.NAT:
+        raise UsageError("A gateway needs a network: this scenario is not played on local processes.", hint="Leave out --local.")
     if local:
         from migrate.demo.local_stage import LocalStage
 
         return LocalStage(folder / "stage", net=find_free_net(), pair=scenario.is_pair)
-    if scenario.is_pair:
-        raise RefusedError("A pair is played on local processes only so far.", hint="Add --local.")
+    if scenario.needs_network:
+        from migrate.demo.network_stage import NetworkStage
+
+        return NetworkStage(folder / "stage", pair=scenario.is_pair, nat=scenario is Scenario.NAT)
     from migrate.demo.machine_stage import MachineStage
 
     return MachineStage(folder / "stage", net=find_free_net(), keep=keep, meet=scenario is Scenario.MIGRATE_BY_FAILOVER)

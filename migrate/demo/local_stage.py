@@ -10,11 +10,13 @@ from kit.progress import Progress
 from migrate.appliances.contract import PairPlace
 from migrate.demo.authority import Issued
 from migrate.demo.secrets_file import DemoSecrets
-from migrate.demo.stage import Cast, Machine, OldSite, Pace, SiteSize, seed_input
+from migrate.demo.stage import Cast, Machine, OldSite, Pace, SiteSize, render_second, seed_input
 
 
 class LocalStage:
     """Boxes at ``127.N.1.11`` and ``127.N.1.12``, their services at ``127.N.0.11`` and ``.12``, the update server at ``127.N.1.1``."""
+
+    gateway = None
 
     def __init__(
         self, folder: Path, *, net: int = 0, port: int = 8443, profile: str = "current", vendor: Path | None = None, pair: bool = False
@@ -32,6 +34,11 @@ class LocalStage:
         url = self.updates.url
         self.old_box = LocalAppliance(folder / "old", self.old.admin, (self.old.inside,), port, profile, vendor, url)
         self.new_box = LocalAppliance(folder / "new", self.new.admin, (), port, profile, vendor, url)
+
+    @property
+    def entrance(self) -> str:
+        """The old box's service address."""
+        return self.old.visible
 
     @property
     def update_server(self) -> str:
@@ -68,10 +75,3 @@ class LocalStage:
         """End what was started."""
         for box in (self.old_box, self.new_box, self.updates):
             box.stop()
-
-
-def render_second(wish: dict[str, object], secrets: DemoSecrets, shared: str) -> dict[str, object]:
-    """The other box of a pair: the same software and certificate, accounts of its own, nothing in it, the shared address switched off."""
-    empty: dict[str, object] = dict.fromkeys(("sessions", "recordings", "file_items", "jump_clients"), 0)
-    own = {"site_password": secrets.new_site.reveal(), "appliance_password": secrets.new_appliance.reveal(), "vault": False}
-    return wish | empty | own | {"users": 1, "spare_addresses": [shared]}

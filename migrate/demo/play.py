@@ -33,8 +33,10 @@ from migrate.demo.stage import (
     private_folder,
     render_demo_plan,
     render_failover_plan,
+    render_nat_plan,
     render_offline_plan,
     render_pair_plan,
+    render_shared_plan,
     render_upgrade_plan,
 )
 from migrate.demo.visitor_config import VisitorConfig, write_config
@@ -58,16 +60,23 @@ class Scenario(StrEnum):
     OFFLINE = "offline"
     PAIR_SYNC = "pair-sync"
     PAIR_ASYNC = "pair-async"
+    NAT = "nat"
+    SHARED_IP = "shared-ip"
 
     @property
     def is_move(self) -> bool:
         """Whether a site is moved from one box to another, and the old one is wiped."""
-        return self in (Scenario.MIGRATION, Scenario.MIGRATE_BY_FAILOVER)
+        return self in (Scenario.MIGRATION, Scenario.MIGRATE_BY_FAILOVER, Scenario.NAT, Scenario.SHARED_IP)
 
     @property
     def is_pair(self) -> bool:
         """Whether it is played by two boxes that are a failover pair."""
         return self in (Scenario.PAIR_SYNC, Scenario.PAIR_ASYNC)
+
+    @property
+    def needs_network(self) -> bool:
+        """Whether, on machines, both boxes and the visitors have to be on one network."""
+        return self.is_pair or self in (Scenario.NAT, Scenario.SHARED_IP)
 
 
 # How each scenario's plan is written, and which nodes prove that visitors are served what they were.
@@ -78,6 +87,8 @@ PLANS: dict[Scenario, Callable[[PlanParts], str]] = {
     Scenario.OFFLINE: render_offline_plan,
     Scenario.PAIR_SYNC: lambda parts: render_pair_plan(parts, "sync"),
     Scenario.PAIR_ASYNC: lambda parts: render_pair_plan(parts, "async"),
+    Scenario.NAT: render_nat_plan,
+    Scenario.SHARED_IP: render_shared_plan,
 }
 PROOFS = ("served-chain", "compare")
 
@@ -173,7 +184,7 @@ def open_scene(play: Play, stage: Stage, progress: Progress) -> Iterator[Scene]:
     folder = private_folder(play.folder)
     with ExitStack() as stack:
         stack.callback(stage.close)
-        records = (ZoneRecord("support", OLD_TTL, "A", stage.old.visible),)
+        records = (ZoneRecord("support", OLD_TTL, "A", stage.entrance),)
         names = stack.enter_context(DemoNameServer(private_folder(folder / "names"), records, zone=ZONE))
         secrets = DemoSecrets.make(names.key.secret)
         issued = issue(SITE)

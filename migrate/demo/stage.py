@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from kit.errors import RefusedError
+from kit.errors import RefusedError, UnexpectedError
 from kit.progress import Progress
 from migrate.appliances.contract import PairPlace
 from migrate.demo.authority import Issued
@@ -32,13 +32,26 @@ class Cast:
 
 @dataclass(frozen=True)
 class Machine:
-    """The machine that a box is, for the plan. ``image`` empty: it exists. ``segment``: a private one's name, and the address there."""
+    """The machine that a box is, for the plan. ``image`` empty: it exists.
+
+    ``segment``: a private one's name, and the address there; ``card``: the hypervisor's network that it is on, and its hardware address.
+    """
 
     hypervisor: str
     name: str
     image: str
     cpus: int = 1
     segment: tuple[str, str] | None = None
+    card: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What a plan says of a gateway. ``host_key``: its fingerprint; ``key``: the file that opens it."""
+
+    address: str
+    host_key: str
+    key: Path
 
 
 @dataclass(frozen=True)
@@ -80,6 +93,16 @@ class Stage(Protocol):
     pace: Pace
 
     @property
+    def entrance(self) -> str:
+        """The address that the site's name leads to at first."""
+        ...
+
+    @property
+    def gateway(self) -> Gateway | None:
+        """What leads visitors in; None where they reach the boxes themselves."""
+        ...
+
+    @property
     def update_server(self) -> str:
         """Its address from this machine."""
         ...
@@ -117,6 +140,42 @@ class PlanParts:
 
 def render_demo_plan(parts: PlanParts) -> str:
     """The plan file of a demo: an ordinary plan, nothing in it that a user could not write."""
+    cutover = f"""\
+cutover:
+  method: dns
+  data: resync
+  dns:
+    server: 127.0.0.1
+    port: {parts.dns_port}
+    zone: {ZONE}
+    key_name: {parts.key_name}
+    key: "file:secrets.yaml#tsig"
+    ttl: 2
+    authoritative: [{{address: 127.0.0.1, port: {parts.dns_port}, name: ns1.{ZONE}}}]
+"""
+    return _render_migration(parts, cutover)
+
+
+def render_nat_plan(parts: PlanParts) -> str:
+    """The same with visitors led by a gateway."""
+    gateway = parts.stage.gateway
+    if gateway is None:
+        raise UnexpectedError("This stage has no gateway.")
+    cutover = f"""\
+cutover:
+  method: nat
+  data: resync
+  nat: {{gateway: {gateway.address}, host_key: "{gateway.host_key}", key: {gateway.key}, public: {parts.stage.entrance}}}
+"""
+    return _render_migration(parts, cutover)
+
+
+def render_shared_plan(parts: PlanParts) -> str:
+    """The same with the old box's service address taken over by the new one."""
+    return _render_migration(parts, "cutover: {method: shared-ip, data: resync}\n")
+
+
+def _render_migration(parts: PlanParts, cutover: str) -> str:
     stage = parts.stage
     return f"""\
 # Written by `boxshift demo`. An ordinary plan: docs/reference/plan.md explains every line.
@@ -133,18 +192,7 @@ site: {{name: {SITE}, port: {stage.port}}}
 certificate: {{roots: root.pem, safety_passphrase: "file:secrets.yaml#safety_copy"}}
 backup: {{password: "file:secrets.yaml#backup"}}
 packages: {{source: box, accept_eula: true}}
-cutover:
-  method: dns
-  data: resync
-  dns:
-    server: 127.0.0.1
-    port: {parts.dns_port}
-    zone: {ZONE}
-    key_name: {parts.key_name}
-    key: "file:secrets.yaml#tsig"
-    ttl: 2
-    authoritative: [{{address: 127.0.0.1, port: {parts.dns_port}, name: ns1.{ZONE}}}]
-watch: {{soak: {parts.soak:g}s}}
+{cutover}watch: {{soak: {parts.soak:g}s}}
 retire: {{hold: 1s, carrier: "demo: nothing to carry"}}
 """
 
@@ -201,7 +249,7 @@ site: {{name: {SITE}, port: {stage.port}}}
   address: {stage.new.admin}
   port: {stage.port}
   pin: {stage.new_pin()}
-  service: {{address: {stage.new.inside}, reached_at: {stage.new.visible}}}
+{_render_machine(stage.machine("new"))}  service: {{address: {stage.new.inside}, reached_at: {stage.new.visible}}}
 {accounts}shared: [{stage.old.inside}]
 pre_shared_key: "file:secrets.yaml#pair"
 certificate: {{roots: root.pem, safety_passphrase: "file:secrets.yaml#safety_copy"}}
@@ -232,7 +280,8 @@ def _render_machine(machine: Machine | None) -> str:
         return ""
     image = f", image: {machine.image}, cpus: {machine.cpus}" if machine.image else ""
     segment = f", segment: {{name: {machine.segment[0]}, address: {machine.segment[1]}}}" if machine.segment and machine.image else ""
-    return f"  machine: {{hypervisor: '{machine.hypervisor}', name: {machine.name}{image}{segment}}}\n"
+    card = f", network: {machine.card[0]}, mac: '{machine.card[1]}'" if machine.card and machine.image else ""
+    return f"  machine: {{hypervisor: '{machine.hypervisor}', name: {machine.name}{image}{segment}{card}}}\n"
 
 
 def _render_pin(pin: str) -> str:
@@ -259,6 +308,13 @@ def seed_input(size: SiteSize, secrets: DemoSecrets, issued: Issued) -> dict[str
         "key_pem": issued.key,
         "vault": True,
     }
+
+
+def render_second(wish: dict[str, object], secrets: DemoSecrets, shared: str) -> dict[str, object]:
+    """The other box of a pair: the same software and certificate, accounts of its own, nothing in it, the shared address switched off."""
+    empty: dict[str, object] = dict.fromkeys(("sessions", "recordings", "file_items", "jump_clients"), 0)
+    own = {"site_password": secrets.new_site.reveal(), "appliance_password": secrets.new_appliance.reveal(), "vault": False}
+    return wish | empty | own | {"users": 1, "spare_addresses": [shared]}
 
 
 def find_free_net(port: int = PORT) -> int:

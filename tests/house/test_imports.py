@@ -52,6 +52,7 @@ CALLS_ONLY_IN: dict[str, dict[str, str]] = {
     r"\bos\.(system|popen|exec\w+|spawn\w+|posix_spawn\w*|fork\w*)\(": {
         rf"{SOFTWARE}appliance/supervisor\.py": "runs inside the appliance and replaces its own worker",
         r"images/lab_cli\.py": "`lab ssh` becomes ssh, which owns the terminal from then on",
+        r"images/apart\.py": "only a new process is in a new table of processes, and its first one has to bury the others",
     },
     r"\bshell=True": {},
     r"\b(eval|exec)\(": {},
