@@ -133,3 +133,26 @@ def test_a_shared_address_is_at_the_primary_alone_which_tells_its_neighbours_and
         wait_until(lambda: announced in heard(), "the announcement")
         assert {line for line in heard() if line.endswith(f" {SHARED}")} == {announced}
     assert a.addresses("eth1") == [SEGMENT[0]]
+
+
+def switch_by_hand(box: Machine, address: str, *, enabled: bool) -> None:
+    """On its IP configuration page."""
+
+    def press() -> str:
+        page = Browser(f"https://{ADMIN}", "appliance").log_in(PASSWORD).follow("Networking", "IP Configuration")
+        row = next(row for row in page.rows("Networking :: IP Addresses") if row["IP Address"].text_content() == address)
+        page.open(row["Actions"].xpath(".//a/@href")[0]).fill("Save Changes", {"Enabled": enabled})
+        return page.error
+
+    assert box.inside(press) == ""
+
+
+def test_neighbours_are_told_of_an_address_that_is_switched_on_by_hand(machines: tuple[Machine, Machine], tmp_path: Path) -> None:
+    """Or they would go on sending to the box that had it, until their tables forget it."""
+    a, b = machines
+    announced = f"{hardware_address(b)} {SHARED}"
+    switch_by_hand(a, SHARED, enabled=False)
+    with listening(a, tmp_path / "heard") as heard:
+        switch_by_hand(b, SHARED, enabled=True)
+        wait_until(lambda: announced in heard(), "the announcement")
+    assert (a.addresses("eth1"), b.addresses("eth1")) == ([SEGMENT[0]], [SEGMENT[1], SHARED])
