@@ -263,6 +263,8 @@ class Plan(CommonPlan):
         machine = self.new.machine
         if self.cutover.shares_address and self.new.provisioned and (machine is None or not machine.has_own_address):
             raise ValueError("method: shared-ip needs both boxes on one network: set new.machine.network or new.machine.bridge")
+        if self.cutover.shares_address and self.old.service.address == self.new.service.address:
+            raise ValueError("method: shared-ip needs an address of the new box's own, beside the one that it takes over")
         return self
 
     @field_validator("cutover", mode="after")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from images.build import build
 from images.home import find_home
-from images.machine import Machines, MachineSpec
+from images.machine import Machines
 from images.readiness import wait_for_ready
 from images.recipe import find_recipe, read_recipe
 from images.store import Image
@@ -37,17 +37,16 @@ def ensure_gateway_image(progress: Progress) -> Image:
     return build(read_recipe(find_recipe("gateway")), find_home(), progress=progress)
 
 
-def raise_gateway(machines: Machines, spec: MachineSpec, folder: Path, leads: tuple[str, int], progress: Progress) -> Gateway:
-    """Boot it, let it lead visitors to the box and port ``leads``, and have it opened by a key of ours. Its agent tells its host key."""
-    machines.ensure_machine(spec)
-    facts = wait_for_ready(machines, spec.name, progress=progress)
+def raise_gateway(machines: Machines, name: str, folder: Path, leads: tuple[str, int], progress: Progress) -> Gateway:
+    """Wait for it, let it lead visitors to the box and port ``leads``, let a key of ours in. Its agent tells its host key."""
+    facts = wait_for_ready(machines, name, progress=progress)
     key = folder / "gateway_key"
     run([need_program("ssh-keygen", package="openssh-client"), "-q", "-t", "ed25519", "-N", "", "-C", "demo", "-f", key], timeout=30)
-    _put(machines, spec.name, "/root/.ssh/authorized_keys", key.with_suffix(".pub").read_bytes())
+    _put(machines, name, "/root/.ssh/authorized_keys", key.with_suffix(".pub").read_bytes())
     rules = RULES.format(public=PUBLIC, port=leads[1], box=leads[0])
-    _put(machines, spec.name, "/etc/nftables.conf", rules.encode())
-    _ask(machines, spec.name, "/usr/sbin/nft", "-f", "/etc/nftables.conf")
-    shown = _ask(machines, spec.name, "/usr/bin/ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub")
+    _put(machines, name, "/etc/nftables.conf", rules.encode())
+    _ask(machines, name, "/usr/sbin/nft", "-f", "/etc/nftables.conf")
+    shown = _ask(machines, name, "/usr/bin/ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub")
     return Gateway(facts.address, shown.split()[1], key)
 
 

@@ -84,15 +84,14 @@ class NetworkStage:
         wire = IPv4Interface(f"{HOST_SEEN_FROM_GUEST}/{PREFIX}")
         start_network(machines.hypervisor, NewNetwork(NETWORK, wire, tuple((card.mac, card.address) for card in CARDS.values())))
         start_updates(self._stack, self._folder, HOST_SEEN_FROM_GUEST)
-        boxes = ("old", "new") if self._pair else ("old",)
-        for which in boxes:
-            machines.ensure_machine(self._spec(which))  # a pair boots side by side
-        for which in boxes:
-            boot(machines, self._spec(which), progress)
-        if self._nat:
-            leads = (self.old.visible, self.port)
-            image = ensure_gateway_image(progress).digest
-            self.gateway = raise_gateway(machines, self._spec("gateway", image), self._folder, leads, progress)
+        boxes = [self._spec(which) for which in (("old", "new") if self._pair else ("old",))]
+        gateways = [self._spec("gateway", ensure_gateway_image(progress).digest)] if self._nat else []
+        for spec in (*boxes, *gateways):
+            machines.ensure_machine(spec)  # they boot side by side
+        for spec in boxes:
+            boot(machines, spec, progress)
+        for spec in gateways:
+            self.gateway = raise_gateway(machines, spec.name, self._folder, (self.old.visible, self.port), progress)
             lead_there(self.gateway, NETWORK)
         progress.update("filling the old site")
         wish = seed_input(size, secrets, issued) | {"service_addresses": [f"{self.old.inside}/{PREFIX}"]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import IPv4Interface
 from pathlib import PurePosixPath
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from images.errors import RequestChangedError, SpecError
 from images.home import Home, render_slug
-from images.hypervisor_networks import parse_neighbours
+from images.hypervisor_networks import NewNetwork, parse_neighbours, render_network
 from images.lab import describe, plan_lab
 from images.lab_cli import lab_app
 from images.machine import MachineSpec
@@ -29,6 +30,14 @@ IP address       HW type     Flags       HW address            Mask     Device
 
 def bridged(name: str = "one", request: str = "request-1", **more: object) -> MachineSpec:
     return MachineSpec(name, "tiny", request, uplink=BRIDGE, **more)
+
+
+def test_a_network_of_our_own_keeps_an_address_for_each_card_and_leads_nowhere() -> None:
+    network = NewNetwork("lan", IPv4Interface("10.0.2.2/24"), (("52:54:00:00:00:01", "10.0.2.11"),))
+    assert render_network(network) == (
+        '<network><name>lan</name><bridge name="lan" stp="off" delay="0" /><dns enable="no" />'
+        '<ip address="10.0.2.2" netmask="255.255.255.0"><dhcp><host mac="52:54:00:00:00:01" ip="10.0.2.11" /></dhcp></ip></network>'
+    )
 
 
 def test_network_and_bridge_are_one_choice() -> None:

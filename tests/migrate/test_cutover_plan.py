@@ -13,8 +13,10 @@ from migrate.cutover.command import CommandCutover
 from migrate.cutover.contract import Cutover
 from migrate.cutover.dns import DnsCutover
 from migrate.cutover.nat import NatCutover
+from migrate.cutover.shared_ip import SharedIpCutover
 from migrate.plan_file import LoadedPlan, PlanError, parse_plan
 from migrate.runbooks.migration import plan_migration
+from migrate.wiring.boxes import PlannedBoxes, Stopwatch
 from migrate.wiring.cutovers import make_cutover
 from migrate.wiring.references import verify_secrets
 
@@ -37,6 +39,11 @@ COMMAND = """\
     secret: env:GATEWAY
     seconds: 20s
 """
+SHARED = "  method: shared-ip\n"
+ON_A_NETWORK = (
+    ("    image: reference\n", "    image: reference\n    network: lan\n"),
+    ("10.0.2.20\n    reached_at: 127.0.0.12", "10.0.2.22\n    reached_at: 127.0.0.12"),
+)
 # Nodes about answers that visitors keep.
 TTL_NODES = {"lower-ttl", "wait-for-old-ttl", "restore-ttl"}
 
@@ -52,7 +59,7 @@ def with_cutover(section: str) -> str:
 
 
 def load(section: str) -> LoadedPlan:
-    return make_loaded((DNS, section))
+    return make_loaded((DNS, section), *(ON_A_NETWORK if section == SHARED else ()))
 
 
 def test_a_plan_that_says_nothing_switches_by_dns() -> None:
@@ -97,7 +104,19 @@ def test_a_missing_section_is_told_together_with_other_faults() -> None:
     assert len(faults_of(text)) == 3
 
 
-@pytest.mark.parametrize("section", [NAT, COMMAND], ids=["nat", "command"])
+def test_an_address_is_shared_on_one_network_beside_an_address_of_the_new_box_alone() -> None:
+    plan = load(SHARED).plan
+    assert (plan.cutover.kept, plan.cutover.seconds, plan.entrance) == (0.0, 10.0, "127.0.0.11")
+    assert make_plan().entrance == "127.0.0.12"
+    assert load(NAT).plan.entrance == "127.0.0.80"
+    text, (network, own) = with_cutover(SHARED), ON_A_NETWORK
+    assert "both boxes on one network" in str(faults_of(text.replace(*own)))
+    assert "an address of the new box's own" in str(faults_of(text.replace(*network)))
+    pair = "  data: failover\n  failover: {pre_shared_key: env:X, old: {host: 127.0.1.11}, new: {host: 127.0.1.12}}\n"
+    assert "`data: failover` needs a method of its own" in str(faults_of(text.replace(*network).replace(*own) + pair))
+
+
+@pytest.mark.parametrize("section", [NAT, COMMAND, SHARED], ids=["nat", "command", "shared-ip"])
 def test_a_runbook_waits_for_no_ttl_where_nobody_keeps_an_answer(section: str) -> None:
     by_dns, other = plan_migration(make_loaded()), plan_migration(load(section))
     assert [node.name for node in by_dns.nodes() if node.name not in TTL_NODES] == [node.name for node in other.nodes()]
@@ -109,7 +128,10 @@ def test_a_runbook_waits_for_no_ttl_where_nobody_keeps_an_answer(section: str) -
 
 
 def make(loaded: LoadedPlan, folder: Path, secret: str = "c2VjcmV0") -> Cutover:
-    return make_cutover(loaded.plan, folder, lambda _reference, _what: Secret(secret))
+    def reveal(_reference: str, _what: str) -> Secret:
+        return Secret(secret)
+
+    return make_cutover(loaded.plan, folder, reveal, PlannedBoxes(loaded.plan, {}, reveal, Stopwatch(), 1.0))
 
 
 def test_a_plan_becomes_the_adapter_that_it_asks_for(tmp_path: Path) -> None:
@@ -120,9 +142,12 @@ def test_a_plan_becomes_the_adapter_that_it_asks_for(tmp_path: Path) -> None:
     command = make(load(COMMAND), tmp_path)
     assert isinstance(command, CommandCutover)
     assert (command.plan.folder, command.plan.check) == (tmp_path, ("./gateway", "show"))
+    shared = make(load(SHARED), tmp_path)
+    assert isinstance(shared, SharedIpCutover)
+    assert (shared.plan.address, shared.plan.entrance, shared.plan.new) == ("10.0.2.20", "127.0.0.11", "127.0.0.12")
 
 
-@pytest.mark.parametrize("section", [None, NAT, COMMAND], ids=["dns", "nat", "command"])
+@pytest.mark.parametrize("section", [None, NAT, COMMAND, SHARED], ids=["dns", "nat", "command", "shared-ip"])
 def test_the_estimate_of_the_runbook_is_the_cutover_s_own(section: str | None, tmp_path: Path) -> None:
     loaded = make_loaded() if section is None else load(section)
     book = plan_migration(loaded)
