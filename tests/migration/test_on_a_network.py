@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from rig import BOXSHIFT, wait_until
+from rig import BOXSHIFT, wait_end, wait_until
 
 from images.apart import NAME
 from images.home import find_home
@@ -98,6 +98,17 @@ def test_killed_without_warning_it_leaves_no_process_and_no_network(folder: Path
         os.kill(demo.pid, signal.SIGKILL)
         wait_for(lambda: True if find_in(namespace) == {} else None, what="everything in its network to end", timeout=30, poll=0.1)
     assert f"{NETWORK}:" not in Path("/proc/net/dev").read_text()
+
+
+def test_told_to_end_it_takes_everything_away(folder: Path) -> None:
+    words = ["demo", "--scenario", "shared-ip", "--folder", folder / "lab"]
+    with Child([BOXSHIFT, *words], log=folder / "said", env={"NO_COLOR": "1"}) as demo:
+        assert wait_until(is_up, demo, 300.0), demo.said()
+        os.kill(demo.pid, signal.SIGTERM)
+        assert wait_end(demo, 120.0) == 130, demo.said()
+    assert "interrupted" in (folder / "said").read_text()
+    assert find_in_networks_with(NETWORK) == {}
+    assert not (find_home().root / NAME).exists()
 
 
 def test_both_boxes_of_a_pair_are_upgraded_and_visitors_hardly_notice(folder: Path) -> None:
