@@ -23,7 +23,7 @@ from migrate.demo.local_stage import LocalStage
 from migrate.demo.play import Curtain, Play, Scenario, perform
 from migrate.demo.stage import SiteSize, find_free_net
 
-PLAYED = (Scenario.MIGRATION, Scenario.MIGRATE_BY_FAILOVER, Scenario.PAIR_SYNC, Scenario.PAIR_ASYNC)
+PLAYED = (Scenario.MIGRATION, Scenario.SHARED_IP, Scenario.MIGRATE_BY_FAILOVER, Scenario.PAIR_SYNC, Scenario.PAIR_ASYNC)
 GIVE_UP = 1.0  # seconds after which a visitor counts a request as lost
 
 

@@ -12,6 +12,7 @@ called ready.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from kit.errors import FailedError, UnreachableError
 def measure_restore(machines: Machines, box: LabBox) -> float:
     """Restore the machine, off and saved, as it is; seconds to its first answer. It is saved again then."""
     state = state_of(machines, box)
+    os.sync()  # what the turn before wrote shall not weigh on this one
     begun = time.monotonic()
     machines.hypervisor.restore(state)
     wait_for_answer(box)
@@ -41,6 +43,7 @@ def measure_restore(machines: Machines, box: LabBox) -> float:
 
 def measure_clone(machines: Machines, image: Image, made: list[LabBox]) -> float:
     """One clone, from being asked for to an answer of its own."""
+    os.sync()
     boxes, seconds = clone(machines, image, 1)
     made += boxes
     machines.ensure_removed(boxes[0].name)
