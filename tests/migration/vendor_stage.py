@@ -21,6 +21,8 @@ SERVICE_INSIDE = "10.0.2.20"
 class VendorStage:
     """Old at ``127.N.1.11`` and ``127.N.0.11``; new at ``127.N.1.12``, serving at ``127.N.0.12``. ``image``: the imported one's name."""
 
+    gateway = None
+
     def __init__(self, folder: Path, *, net: int, vendor: Path, image: str, update_port: int) -> None:
         self.port = 8443
         self.pace = Pace(rate=1.0, timeout=10.0, checkin_every=10.0, first_visit=60.0)
@@ -32,6 +34,11 @@ class VendorStage:
         self._box = LocalAppliance(
             folder / "old", self.old.admin, (self.old.inside,), self.port, vendor=vendor, update_server=self._updates.url
         )
+
+    @property
+    def entrance(self) -> str:
+        """The old box's service address."""
+        return self.old.visible
 
     def raise_old(self, size: SiteSize, secrets: DemoSecrets, issued: Issued, progress: Progress) -> OldSite:
         """Start the old box and the update server, and fill the box."""
