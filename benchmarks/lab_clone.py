@@ -23,10 +23,11 @@ import lab_unique
 from images.errors import UnknownMachineError
 from images.lab import LabBox, ensure_lab, reserve_lab
 from images.machine import Machines, open_machines
-from images.readiness import read_answer
 from images.reference_image import ensure_reference_image
 from images.store import Image
-from kit.errors import FailedError, UnreachableError
+from kit.errors import FailedError
+
+ANSWER_SECONDS = 120.0
 
 
 def measure_restore(machines: Machines, box: LabBox) -> float:
@@ -35,7 +36,8 @@ def measure_restore(machines: Machines, box: LabBox) -> float:
     os.sync()  # what the turn before wrote shall not weigh on this one
     begun = time.monotonic()
     machines.hypervisor.restore(state)
-    wait_for_answer(box)
+    host, port = box.address.split(":")
+    lab_peers.wait_for_answer(host, int(port), timeout=ANSWER_SECONDS)
     took = time.monotonic() - begun
     machines.hypervisor.save(box.uuid, state)
     return took
@@ -53,19 +55,6 @@ def measure_clone(machines: Machines, image: Image, made: list[LabBox]) -> float
 def state_of(machines: Machines, box: LabBox) -> Path:
     """Where the benchmark saves the machine."""
     return machines.read_machine(box.name).disk.with_name("bench.state")
-
-
-def wait_for_answer(box: LabBox) -> None:
-    """Return at the first answer of its HTTPS."""
-    host, port = box.address.split(":")
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        try:
-            if read_answer(host, int(port)).is_service:
-                return
-        except UnreachableError:
-            time.sleep(0.02)
-    raise FailedError(f"{box.name} did not answer.")
 
 
 def clone(machines: Machines, image: Image, count: int) -> tuple[tuple[LabBox, ...], float]:

@@ -19,7 +19,7 @@ from images.lab import choose_numbers, make_forwards
 from images.machine import Machines
 from images.readiness import TLS_PORT, read_answer
 from images.store import Image
-from kit.errors import FailedError, UnreachableError
+from kit.errors import FailedError
 from kit.process import find_program, run
 from kit.waiting import wait_for
 
@@ -57,7 +57,8 @@ class VirtInstall:
             machines.store.make_overlay(image, folder / "disk.qcow2")
             begun = time.monotonic()
             run(self._words(program, machines, image, name, folder / "disk.qcow2", forward.option), timeout=READY_SECONDS)
-            return _wait(forward, name, begun)
+            wait_for_answer(forward.host, forward.host_port)
+            return time.monotonic() - begun
 
     def _words(self, program: Path, machines: Machines, image: Image, name: str, disk: Path, forward: str) -> list[str | Path]:
         kind = "qemu" if machines.acceleration.accelerator is Accelerator.TCG else "kvm"
@@ -99,7 +100,8 @@ class Kcli:
             }  # fmt: skip
             begun = time.monotonic()
             kcli("create", "vm", "-i", "base.qcow2", *(word for key, value in wish.items() for word in ("-P", f"{key}={value}")), name)
-            return _wait(forward, name, begun)
+            wait_for_answer(forward.host, forward.host_port)
+            return time.monotonic() - begun
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,11 @@ def _bench(machines: Machines) -> Iterator[tuple[Path, str, Forward]]:
         shutil.rmtree(folder)
 
 
-def _wait(forward: Forward, name: str, begun: float) -> float:
-    def look() -> bool | None:
-        try:
-            return read_answer(forward.host, forward.host_port).is_service or None
-        except UnreachableError:
-            return None
+def wait_for_answer(host: str, port: int, *, timeout: float = READY_SECONDS) -> None:
+    """Return at the first answer of a service over HTTPS.
 
-    wait_for(look, what=f"{name} to answer", timeout=READY_SECONDS, poll=0.2)
-    return time.monotonic() - begun
+    Raises:
+        DeadlineError: there is none within ``timeout`` seconds.
+
+    """
+    wait_for(lambda: read_answer(host, port).is_service or None, what=f"{host}:{port} to answer", timeout=timeout, poll=0.02)

@@ -21,14 +21,15 @@ PACKAGES_SECONDS = 1800.0
 
 def can_lay_over(job: Job, work: Path) -> bool:
     """Whether the kernel lays a folder of this build over one of the cache: only root can, and not on every file system."""
-    if not render_confinement() or any(mark in f"{job.home.layers}{work}" for mark in ",:\\"):
+    confined = render_confinement()
+    if not confined or any(mark in f"{job.home.layers}{work}" for mark in ",:\\"):
         return False
     over = Path(tempfile.mkdtemp(dir=work))
     for name in ("upper", "work", "tree"):
         (over / name).mkdir()
     options = f"lowerdir={job.home.layers},upperdir={over / 'upper'},workdir={over / 'work'}"
     mount: list[str | Path] = [need_program("mount", package="mount"), "-t", "overlay", "boxshift", "-o", options, over / "tree"]
-    return run([*render_confinement(), *mount], timeout=PROBE_SECONDS, accept=range(256)).status == 0
+    return run([*confined, *mount], timeout=PROBE_SECONDS, accept=range(256)).status == 0
 
 
 def ensure_packages(job: Job, digest: str, work: Path, *, unpacked: bool) -> Path:

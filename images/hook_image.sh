@@ -14,7 +14,6 @@ cat "$tree/vmlinuz" > "$OUT/kernel"
 cat "$tree/initrd.img" > "$OUT/initrd"
 # It lies beside the disk, packed anew: as the package's tool makes it, it is another one each time.
 rm -f "$tree/initrd.img" "$tree"/boot/initrd.img-*
-# No checksums of inodes, since their dates are written once more afterwards (images/ext4_times.py).
 # mmdebstrap's own, which it takes away itself afterwards.
 own=etc/apt/apt.conf.d/00mmdebstrap
 [ ! -e "$tree/$own" ] || mv "$tree/$own" "$OUT/own"
@@ -23,6 +22,7 @@ view=$(mktemp -d "$OUT/view.XXXXXX")
 mount --bind "$tree" "$view"
 mount -t tmpfs -o mode=0755 dev "$view/dev"
 status=0
+# No checksums of inodes, since their dates are written once more afterwards (images/ext4_times.py).
 E2FSPROGS_FAKE_TIME=$SOURCE_DATE_EPOCH mke2fs -q -F -t ext4 -O ^metadata_csum,^orphan_file -d "$view" -m 0 -U "$DISK_UUID" -E "lazy_itable_init=1,lazy_journal_init=1,hash_seed=$DISK_UUID" -L boxshift "$OUT/root.raw" "${DISK_MIB}M" || status=$?
 umount "$view/dev" "$view"
 rmdir "$view"

@@ -44,12 +44,11 @@ class Holder(Protocol):
 
 @dataclass(frozen=True)
 class SharedIpCutoverPlan:
-    """``address``: as the boxes name it; ``entrance`` and ``port``: where visitors reach it; ``old`` and ``new`` stand for the boxes."""
+    """``address``: as the boxes name it; ``entrance`` and ``port``: where visitors reach it; ``new`` stands for the new box."""
 
     address: str
     entrance: str
     port: int
-    old: str
     new: str
     seconds: float
 
@@ -96,14 +95,16 @@ class SharedIpCutover(InstantCutover):
             old, new = self._open(stack)
             if side is Side.OLD and new is not None and self._is_gone(new):
                 new = None
-            before = self._read(old, new)
+            rows = self._find(old), self._find(new)
+            before = self._judge(rows, new)
             if before.side is Side.SPLIT:
                 raise self._changed(before)
-            giver, taker = (old, new) if side is Side.NEW else (new, old)
+            boxes = tuple(zip((old, new), rows, strict=True))
+            giver, taker = boxes if side is Side.NEW else boxes[::-1]
             acted = before.side is not side
             if acted:
-                self._set(giver, enabled=False)
-                self._set(taker, enabled=True)
+                self._set(*giver, enabled=False)
+                self._set(*taker, enabled=True)
             after = self._read(old, new)
         if after.side is not side:
             raise self._changed(after)
@@ -114,18 +115,18 @@ class SharedIpCutover(InstantCutover):
         return old, None if self._open_new is None else stack.enter_context(closing(self._open_new()))
 
     def _read(self, old: Holder, new: Holder | None) -> CutoverState:
-        has_old, has_new = self._is_on(old), self._is_on(new)
+        return self._judge((self._find(old), self._find(new)), new)
+
+    def _judge(self, rows: tuple[BoxAddress | None, BoxAddress | None], new: Holder | None) -> CutoverState:
+        has_old, has_new = (row is not None and row.enabled for row in rows)
         side = {(True, False): Side.OLD, (False, True): Side.NEW, (True, True): Side.SPLIT}.get((has_old, has_new), Side.ELSEWHERE)
-        shows = (*((self.plan.old,) if has_old else ()), *((self.plan.new,) if has_new else ()))
+        shows = (*((self.plan.entrance,) if has_old else ()), *((self.plan.new,) if has_new else ()))
         where = f"the IP configuration of {'the old box' if new is None else 'both boxes'}"
         return CutoverState(side, (Witness(where, side, shows),), (), self._clock())
 
-    def _is_on(self, box: Holder | None) -> bool:
-        row = None if box is None else self._find(box)
-        return row is not None and row.enabled
-
-    def _find(self, box: Holder) -> BoxAddress | None:
-        return next((row for row in box.read_addresses() if row.address == self.plan.address), None)
+    def _find(self, box: Holder | None) -> BoxAddress | None:
+        rows = () if box is None else box.read_addresses()
+        return next((row for row in rows if row.address == self.plan.address), None)
 
     def _is_gone(self, new: Holder) -> bool:
         """A new box that is off or broken must not hinder a way back; one that only we cannot reach may still have the address."""
@@ -147,8 +148,7 @@ class SharedIpCutover(InstantCutover):
             return False
         return True
 
-    def _set(self, box: Holder | None, *, enabled: bool) -> None:
-        row = None if box is None else self._find(box)
+    def _set(self, box: Holder | None, row: BoxAddress | None, *, enabled: bool) -> None:
         if box is not None and row is not None:
             box.ensure_address(replace(row, enabled=enabled))
         elif enabled:

@@ -10,9 +10,9 @@ from images.machine import Machines
 from images.readiness import wait_for_ready
 from images.recipe import find_recipe, read_recipe
 from images.store import Image
-from kit.errors import ToolError
 from kit.process import need_program, run
 from kit.progress import Progress
+from migrate.demo.raising import ask, put
 from migrate.demo.stage import Gateway
 
 PUBLIC = "198.51.100.1"  # where visitors come in; no machine has it, the gateway only leads it on
@@ -42,11 +42,11 @@ def raise_gateway(machines: Machines, name: str, folder: Path, leads: tuple[str,
     facts = wait_for_ready(machines, name, progress=progress)
     key = folder / "gateway_key"
     run([need_program("ssh-keygen", package="openssh-client"), "-q", "-t", "ed25519", "-N", "", "-C", "demo", "-f", key], timeout=30)
-    _put(machines, name, "/root/.ssh/authorized_keys", key.with_suffix(".pub").read_bytes())
+    put(machines, name, "/root/.ssh/authorized_keys", key.with_suffix(".pub").read_bytes())
     rules = RULES.format(public=PUBLIC, port=leads[1], box=leads[0])
-    _put(machines, name, "/etc/nftables.conf", rules.encode())
-    _ask(machines, name, "/usr/sbin/nft", "-f", "/etc/nftables.conf")
-    shown = _ask(machines, name, "/usr/bin/ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub")
+    put(machines, name, "/etc/nftables.conf", rules.encode())
+    ask(machines, name, "/usr/sbin/nft", "-f", "/etc/nftables.conf")
+    shown = ask(machines, name, "/usr/bin/ssh-keygen", "-lf", "/etc/ssh/ssh_host_ed25519_key.pub")
     return Gateway(facts.address, shown.split()[1], key)
 
 
@@ -55,15 +55,3 @@ def lead_there(gateway: Gateway, bridge: str) -> None:
     for scope in ("all", bridge):  # "go to the box yourself" is what a gateway says to neighbours of the box
         Path(f"/proc/sys/net/ipv4/conf/{scope}/accept_redirects").write_text("0")
     run([need_program("ip", package="iproute2"), "route", "add", PUBLIC, "via", gateway.address], timeout=30)
-
-
-def _put(machines: Machines, name: str, path: str, content: bytes) -> None:
-    _ask(machines, name, "/usr/bin/install", "-D", "-m", "600", "/dev/stdin", path, stdin=content)
-
-
-def _ask(machines: Machines, name: str, *argv: str, stdin: bytes | None = None) -> str:
-    done = machines.run_in_guest(name, argv, stdin=stdin)
-    if done.status != 0:
-        said = done.err.decode(errors="replace").strip()
-        raise ToolError(f"{argv[0]} in {name} ended with status {done.status}: {said}", hint="Look at its console: boxshift lab console.")
-    return done.text

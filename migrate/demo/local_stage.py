@@ -10,13 +10,11 @@ from kit.progress import Progress
 from migrate.appliances.contract import PairPlace
 from migrate.demo.authority import Issued
 from migrate.demo.secrets_file import DemoSecrets
-from migrate.demo.stage import Cast, Machine, OldSite, Pace, SiteSize, render_second, seed_input
+from migrate.demo.stage import Cast, Machine, OldSite, Pace, SiteSize, Stage, render_second, seed_input
 
 
-class LocalStage:
+class LocalStage(Stage):
     """Boxes at ``127.N.1.11`` and ``127.N.1.12``, their services at ``127.N.0.11`` and ``.12``, the update server at ``127.N.1.1``."""
-
-    gateway = None
 
     def __init__(
         self, folder: Path, *, net: int = 0, port: int = 8443, profile: str = "current", vendor: Path | None = None, pair: bool = False
@@ -34,11 +32,6 @@ class LocalStage:
         url = self.updates.url
         self.old_box = LocalAppliance(folder / "old", self.old.admin, (self.old.inside,), port, profile, vendor, url)
         self.new_box = LocalAppliance(folder / "new", self.new.admin, (), port, profile, vendor, url)
-
-    @property
-    def entrance(self) -> str:
-        """The old box's service address."""
-        return self.old.visible
 
     @property
     def update_server(self) -> str:

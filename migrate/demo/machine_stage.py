@@ -17,18 +17,16 @@ from migrate.appliances.contract import PairPlace
 from migrate.demo.authority import Issued
 from migrate.demo.raising import CPUS, GENTLE, HTTPS, boot, fill, remove, start_updates
 from migrate.demo.secrets_file import DemoSecrets
-from migrate.demo.stage import Cast, Machine, OldSite, SiteSize, seed_input
+from migrate.demo.stage import Cast, Machine, OldSite, SiteSize, Stage, seed_input
 
 INSIDE = "10.0.2.20"
 
 
-class MachineStage:
+class MachineStage(Stage):
     """Old at ``127.N.1.11``, new at ``127.N.1.12``; both serve on 10.0.2.20 inside, each in a network of its own.
 
     ``meet``: they are on a private segment as well, where they reach each other.
     """
-
-    gateway = None
 
     def __init__(self, folder: Path, *, net: int = 0, port: int = 8443, keep: bool = False, meet: bool = False) -> None:
         self.port = port
@@ -41,11 +39,6 @@ class MachineStage:
         self._cards: tuple[SegmentCard, ...] = ()
         self._stack = ExitStack()
         self._image = ""
-
-    @property
-    def entrance(self) -> str:
-        """The old box's service address."""
-        return self.old.visible
 
     @property
     def update_server(self) -> str:

@@ -23,7 +23,7 @@ from migrate.demo.authority import Issued
 from migrate.demo.gateway import PUBLIC, ensure_gateway_image, lead_there, raise_gateway
 from migrate.demo.raising import CPUS, GENTLE, HTTPS, boot, fill, remove, start_updates
 from migrate.demo.secrets_file import DemoSecrets
-from migrate.demo.stage import Cast, Gateway, Machine, OldSite, SiteSize, render_second, seed_input
+from migrate.demo.stage import Cast, Machine, OldSite, SiteSize, Stage, render_second, seed_input
 
 NETWORK = "boxshift-demo"
 PREFIX = 24
@@ -42,7 +42,7 @@ OLD, NEW = Card("52:54:00:00:02:0b", "10.0.2.11"), Card("52:54:00:00:02:0c", "10
 CARDS = {"old": OLD, "new": NEW, "gateway": Card("52:54:00:00:02:04", "10.0.2.4")}
 
 
-class NetworkStage:
+class NetworkStage(Stage):
     """Old at 10.0.2.11, new at 10.0.2.12, the old one serving on 10.0.2.20 and the new one on 10.0.2.22.
 
     ``pair``: both boxes stand from the beginning, and share 10.0.2.20; otherwise the run makes the new one. ``nat``: visitors come in
@@ -55,7 +55,6 @@ class NetworkStage:
         own = SERVICE if pair else "10.0.2.22"
         self.old = Cast(OLD.address, SERVICE, SERVICE)
         self.new = Cast(NEW.address, own, own)
-        self.gateway: Gateway | None = None
         self._folder, self._pair, self._nat = folder, pair, nat
         self._stack = ExitStack()
         self._image = ""

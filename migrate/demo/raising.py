@@ -11,7 +11,7 @@ from images.clone import plan_ports
 from images.home import find_home
 from images.identity import plug
 from images.local_appliance import LocalUpdateServer
-from images.machine import MachineFacts, Machines, MachineSpec, open_machines
+from images.machine import GUEST_SECONDS, MachineFacts, Machines, MachineSpec, open_machines
 from images.readiness import https_probe, wait_for_ready
 from images.reference_image import UPDATE_PORT, vendor_folder
 from kit.errors import ToolError
@@ -48,9 +48,9 @@ def fill(machines: Machines, name: str, packages: Sequence[str], content: dict[s
     """Have the appliance's own ``seed`` command install the packages and fill it; its Jump Clients."""
     for package in packages:
         source = (vendor_folder(find_home()) / "packages" / f"{package}.pkg").read_bytes()
-        _run(machines, name, ["/usr/bin/install", "-D", "-m", "600", "/dev/stdin", f"{PACKAGES}/{package}.pkg"], source)
+        put(machines, name, f"{PACKAGES}/{package}.pkg", source, timeout=SEED_SECONDS)
     wish = content | {"packages": list(packages), "package_folder": PACKAGES}
-    clients = json.loads(_run(machines, name, [APPLIANCE, "seed"], Secret(json.dumps(wish))))["jump_clients"]
+    clients = json.loads(ask(machines, name, APPLIANCE, "seed", stdin=Secret(json.dumps(wish)), timeout=SEED_SECONDS))["jump_clients"]
     return tuple(str(client) for client in clients) if isinstance(clients, list) else ()
 
 
@@ -61,9 +61,20 @@ def remove(names: Iterable[str]) -> None:
             machines.ensure_removed(name)
 
 
-def _run(machines: Machines, name: str, argv: list[str], stdin: bytes | Secret) -> str:
-    """Run a program inside; what it says may quote its input, so only its exit status is told."""
-    done = machines.run_in_guest(name, argv, stdin=stdin, timeout=SEED_SECONDS)
+def put(machines: Machines, name: str, path: str, content: bytes, *, timeout: float = GUEST_SECONDS) -> None:
+    """A file inside, for root alone."""
+    ask(machines, name, "/usr/bin/install", "-D", "-m", "600", "/dev/stdin", path, stdin=content, timeout=timeout)
+
+
+def ask(machines: Machines, name: str, *argv: str, stdin: bytes | Secret | None = None, timeout: float = GUEST_SECONDS) -> str:
+    """Run a program inside; what it prints.
+
+    Raises:
+        ToolError: it failed. What it said is told, unless it was given a secret, which it may quote.
+
+    """
+    done = machines.run_in_guest(name, argv, stdin=stdin, timeout=timeout)
     if done.status != 0:
-        raise ToolError(f"{argv[0]} in {name} ended with status {done.status}.", hint="Look at its console: boxshift lab console.")
+        said = "" if isinstance(stdin, Secret) else f": {done.err.decode(errors='replace').strip()}"
+        raise ToolError(f"{argv[0]} in {name} ended with status {done.status}{said}.", hint="Look at its console: boxshift lab console.")
     return done.text

@@ -85,22 +85,21 @@ class OldSite:
 
 
 class Stage(Protocol):
-    """Two boxes. ``close`` takes away everything that the stage put up, and only that."""
+    """Two boxes. ``close`` takes away everything that the stage put up, and only that.
+
+    ``gateway``: what leads visitors in; None where they reach the boxes themselves.
+    """
 
     old: Cast
     new: Cast
     port: int
     pace: Pace
+    gateway: Gateway | None = None
 
     @property
     def entrance(self) -> str:
-        """The address that the site's name leads to at first."""
-        ...
-
-    @property
-    def gateway(self) -> Gateway | None:
-        """What leads visitors in; None where they reach the boxes themselves."""
-        ...
+        """The address that the site's name leads to at first: the old box's, unless something else leads visitors in."""
+        return self.old.visible
 
     @property
     def update_server(self) -> str:

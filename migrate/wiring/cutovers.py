@@ -13,14 +13,12 @@ from migrate.plan_cutover import CommandPlan, DnsPlan, NatPlan
 from migrate.wiring.boxes import PlannedBoxes, Reveal
 
 
-def make_cutover(
-    plan: Plan, folder: Path, reveal: Reveal, boxes: PlannedBoxes | None = None, nap: Callable[[float], None] = time.sleep
-) -> Cutover:
+def make_cutover(plan: Plan, folder: Path, reveal: Reveal, boxes: PlannedBoxes, nap: Callable[[float], None] = time.sleep) -> Cutover:
     """The adapter for ``cutover.method``. ``folder``: the plan's, from which its paths count.
 
     ``boxes``: for the method that needs them; ``nap`` sleeps for seconds while it waits for a TTL to run out, or raises.
     """
-    if plan.cutover.shares_address and boxes is not None:
+    if plan.cutover.shares_address:
         return _make_shared(plan, boxes)
     match plan.cutover.dns or plan.cutover.nat or plan.cutover.command:
         case DnsPlan() as wanted:
@@ -59,7 +57,6 @@ def _make_shared(plan: Plan, boxes: PlannedBoxes) -> Cutover:
         address=str(service.address),
         entrance=service.visible,
         port=plan.site.port,
-        old=service.visible,
         new=plan.new.service.visible,
         seconds=plan.cutover.seconds,
     )

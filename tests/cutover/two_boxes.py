@@ -10,7 +10,7 @@ from migrate.cutover.shared_ip import SharedIpCutover, SharedIpCutoverPlan
 from migrate.facts import BoxAddress
 
 SHARED = "127.0.0.87"  # nothing listens there
-PLAN = SharedIpCutoverPlan(SHARED, SHARED, 18087, SHARED, "127.0.0.88", 10.0)
+PLAN = SharedIpCutoverPlan(SHARED, SHARED, 18087, "127.0.0.88", 10.0)
 
 
 @dataclass

@@ -10,18 +10,17 @@ from images.home import find_home
 from images.local_appliance import LocalAppliance, LocalUpdateServer
 from images.machine import open_machines
 from kit.progress import Progress
+from migrate.appliances.contract import PairPlace
 from migrate.demo.authority import Issued
 from migrate.demo.secrets_file import DemoSecrets
-from migrate.demo.stage import Cast, Machine, OldSite, Pace, SiteSize, seed_input
+from migrate.demo.stage import Cast, Machine, OldSite, Pace, SiteSize, Stage, seed_input
 
 AHEAD = ("base-5.2.0", "site-21.2.1")
 SERVICE_INSIDE = "10.0.2.20"
 
 
-class VendorStage:
+class VendorStage(Stage):
     """Old at ``127.N.1.11`` and ``127.N.0.11``; new at ``127.N.1.12``, serving at ``127.N.0.12``. ``image``: the imported one's name."""
-
-    gateway = None
 
     def __init__(self, folder: Path, *, net: int, vendor: Path, image: str, update_port: int) -> None:
         self.port = 8443
@@ -36,9 +35,14 @@ class VendorStage:
         )
 
     @property
-    def entrance(self) -> str:
-        """The old box's service address."""
-        return self.old.visible
+    def update_server(self) -> str:
+        """Its address from this machine."""
+        return self._updates.url
+
+    @property
+    def peers(self) -> tuple[PairPlace, PairPlace]:
+        """The administration addresses."""
+        return PairPlace(self.old.admin, self.port), PairPlace(self.new.admin, self.port)
 
     def raise_old(self, size: SiteSize, secrets: DemoSecrets, issued: Issued, progress: Progress) -> OldSite:
         """Start the old box and the update server, and fill the box."""

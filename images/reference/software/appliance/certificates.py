@@ -101,18 +101,21 @@ class Certificates:
         return int(self._store.box.value("select id from certificate where built_in = 1 order by id"))
 
     def write_files(self, number: int, chain: str, key: str) -> None:
-        """What the web server reads of a certificate, as PEM; nothing of it is looked at."""
+        """What the web server reads of a certificate, as PEM; nothing of it is looked at. ``key`` empty: the one that is there stays."""
         write_whole(self.chain_path(number), chain.encode())
-        write_whole(self.key_path(number), key.encode())
+        if key:
+            write_whole(self.key_path(number), key.encode())
+
+    def note_files(self, number: int, chain: str) -> None:
+        """Write down what :meth:`write_files` wrote."""
+        has_key = int(self.key_path(number).exists())
+        self._store.box.run("update certificate set chain = ?, has_key = ? where id = ?", chain, has_key, number)
 
     def _save(self, number: int, chain: tuple[x509.Certificate, ...], key: Any | None) -> None:
-        text = b"".join(one.public_bytes(Encoding.PEM) for one in chain)
-        write_whole(self.chain_path(number), text)
-        if key is not None:
-            write_whole(self.key_path(number), key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-        self._store.box.run(
-            "update certificate set chain = ?, has_key = ? where id = ?", text.decode(), int(self.key_path(number).exists()), number
-        )
+        text = b"".join(one.public_bytes(Encoding.PEM) for one in chain).decode()
+        private = b"" if key is None else key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        self.write_files(number, text, private.decode())
+        self.note_files(number, text)
 
     def remove(self, held: Held) -> None:
         if held.built_in:
@@ -157,7 +160,7 @@ class Certificates:
 
     def for_address(self, number: int | None) -> Held:
         """The one to serve where an address names ``number``; the factory certificate where it names none."""
-        return self.read(number) if number is not None else next(held for held in self.rows() if held.built_in)
+        return self.read(number if number is not None else self.factory())
 
     def add_factory(self, host: str) -> Held:
         """The self-signed certificate that every box is born with."""

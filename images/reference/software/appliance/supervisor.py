@@ -234,13 +234,8 @@ class Supervisor:
         """
         if asked.ask != "renew":
             return
-        old: list[int] = []
-
-        def reload() -> None:
-            if self._front is not None:
-                old.extend(begin_reload(self._front.pid))
-
-        renew(self._box, asked, reload)
+        front = self._front
+        old = renew(self._box, asked, lambda: begin_reload(front.pid) if front is not None else [])
         with wake_application():
             wait_for_reload(old)
 
