@@ -41,10 +41,10 @@ def demo(
 
     what = Scenario(scenario)
     play = Play(folder or Path(tempfile.mkdtemp(prefix="boxshift-demo-")), SiteSize(), scenario=what)
-    apart = what.needs_network and not local
-    if apart and (status := go_apart(what, by_hand=by_hand, keep=keep)) is not None:
+    apart = what is Scenario.NAT if local else what.needs_network
+    if apart and (status := go_apart(what, by_hand=by_hand, keep=keep, local=local)) is not None:
         sys.exit(status)
-    with surroundings(apart=apart):
+    with surroundings(apart=apart and not local):
         ended = leave_to_operator(play, local=local, keep=keep) if by_hand else demonstrate(play, local=local, yes=yes, keep=keep)
     if as_json:
         show_json(ended.json)

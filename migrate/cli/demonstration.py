@@ -49,7 +49,7 @@ class Lines:
             self._last = label
 
 
-def go_apart(scenario: Scenario, *, by_hand: bool, keep: bool) -> int | None:
+def go_apart(scenario: Scenario, *, by_hand: bool, keep: bool, local: bool = False) -> int | None:
     """Into a network of its own, with the images at hand, which cannot be built there. As :func:`images.apart.enter` answers.
 
     Raises:
@@ -64,8 +64,10 @@ def go_apart(scenario: Scenario, *, by_hand: bool, keep: bool) -> int | None:
     if by_hand or keep:
         raise UsageError(
             "This scenario plays in a network of its own, which no other terminal is in and which goes with the demo.",
-            hint="Leave out --by-hand and --keep, or add --local.",
+            hint="Leave out --by-hand and --keep." if local else "Leave out --by-hand and --keep, or add --local.",
         )
+    if local:
+        return apart.enter()
     ensure_reference_image(find_home(), progress=Lines())
     if scenario is Scenario.NAT:
         from migrate.demo.gateway import ensure_gateway_image
@@ -176,12 +178,10 @@ def _ended_by_hand(seen: VisitorSummary) -> Ended:
 def _make_stage(folder: Path, scenario: Scenario, *, local: bool, keep: bool) -> Stage:
     from migrate.demo.stage import find_free_net
 
-    if local and scenario is Scenario.NAT:
-        raise UsageError("A gateway needs a network: this scenario is not played on local processes.", hint="Leave out --local.")
     if local:
         from migrate.demo.local_stage import LocalStage
 
-        return LocalStage(folder / "stage", net=find_free_net(), pair=scenario.is_pair)
+        return LocalStage(folder / "stage", net=find_free_net(), pair=scenario.is_pair, nat=scenario is Scenario.NAT)
     if scenario.needs_network:
         from migrate.demo.network_stage import NetworkStage
 

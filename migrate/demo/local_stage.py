@@ -9,15 +9,28 @@ from images.local_appliance import LocalAppliance, LocalUpdateServer
 from kit.progress import Progress
 from migrate.appliances.contract import PairPlace
 from migrate.demo.authority import Issued
+from migrate.demo.gateway import PUBLIC
+from migrate.demo.local_gateway import LocalGateway
 from migrate.demo.secrets_file import DemoSecrets
 from migrate.demo.stage import Cast, Machine, OldSite, Pace, SiteSize, Stage, render_second, seed_input
 
 
 class LocalStage(Stage):
-    """Boxes at ``127.N.1.11`` and ``127.N.1.12``, their services at ``127.N.0.11`` and ``.12``, the update server at ``127.N.1.1``."""
+    """Boxes at ``127.N.1.11`` and ``127.N.1.12``, their services at ``127.N.0.11`` and ``.12``, the update server at ``127.N.1.1``.
+
+    ``nat``: visitors come in through a gateway; then it has to be a network of our own (:func:`images.apart.enter`).
+    """
 
     def __init__(
-        self, folder: Path, *, net: int = 0, port: int = 8443, profile: str = "current", vendor: Path | None = None, pair: bool = False
+        self,
+        folder: Path,
+        *,
+        net: int = 0,
+        port: int = 8443,
+        profile: str = "current",
+        vendor: Path | None = None,
+        pair: bool = False,
+        nat: bool = False,
     ) -> None:
         self.port = port
         self.pace = Pace(rate=4.0, timeout=2.5, checkin_every=5.0, first_visit=60.0)
@@ -26,6 +39,7 @@ class LocalStage(Stage):
         own = self.old.inside if pair else f"127.{net}.0.12"
         self.new = Cast(f"127.{net}.1.12", own, own)
         self._pair = pair
+        self._gateway = LocalGateway(folder / "gateway", self.old.visible, port) if nat else None
         vendor = vendor or folder / "vendor"
         self.packages = vendor / "packages"
         self.updates = LocalUpdateServer(vendor, folder / "updates", port=port - 1, address=f"127.{net}.1.1")
@@ -38,12 +52,19 @@ class LocalStage(Stage):
         return self.updates.url
 
     @property
+    def entrance(self) -> str:
+        """Visitors come in through the gateway, where there is one."""
+        return PUBLIC if self._gateway is not None else self.old.visible
+
+    @property
     def peers(self) -> tuple[PairPlace, PairPlace]:
         """The administration addresses."""
         return PairPlace(self.old.admin, self.port), PairPlace(self.new.admin, self.port)
 
     def raise_old(self, size: SiteSize, secrets: DemoSecrets, issued: Issued, progress: Progress) -> OldSite:
         """Start both boxes and the update server, and fill the old one."""
+        if self._gateway is not None:
+            self.gateway = self._gateway.start()
         self.updates.start()
         self.old_box.start()
         self.new_box.start()
@@ -68,3 +89,5 @@ class LocalStage(Stage):
         """End what was started."""
         for box in (self.old_box, self.new_box, self.updates):
             box.stop()
+        if self._gateway is not None:
+            self._gateway.stop()

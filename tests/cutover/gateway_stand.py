@@ -27,6 +27,7 @@ from kit.waiting import wait_for
 from migrate.cutover.nat import NatCutover
 from migrate.cutover.nat_values import NatCutoverPlan
 from migrate.cutover.ssh import SshGateway, SshPlace
+from migrate.demo.local_gateway import HIDE, SHADOW, SSHD, make_key
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
@@ -53,19 +54,6 @@ table ip6 nat {{
     ip6 daddr {PUBLIC6} tcp dport {PORT} counter dnat to [{OLD6}]:{PORT}
   }}
 }}
-"""
-SSHD = """\
-Port 22
-ListenAddress 0.0.0.0
-HostKey {folder}/host_key
-PidFile none
-UsePAM no
-StrictModes no
-PermitRootLogin yes
-PasswordAuthentication yes
-PermitUserEnvironment yes
-AuthorizedKeysFile {folder}/authorized_keys
-MaxStartups 100
 """
 # Each key opens the gateway in another way: as root; as root without any right; where there is no conntrack; where nft can be delayed.
 KEYS = {
@@ -251,28 +239,21 @@ def _link(stand: GatewayStand) -> None:
 
 def _prepare_sshd(stand: GatewayStand) -> None:
     folder = stand.folder
-    _make_key(folder / "host_key")
-    stand.fingerprint = run(["ssh-keygen", "-lf", folder / "host_key"], timeout=30).text.split()[1]
+    stand.fingerprint = make_key(folder / "host_key")
     lines = []
     for name, options in KEYS.items():
-        _make_key(folder / f"key_{name}")
+        make_key(folder / f"key_{name}")
         lines.append(options.format(folder=folder) + (folder / f"key_{name}.pub").read_text())
-    _make_key(folder / "key_stranger")
-    _make_key(folder / "key_locked", passphrase=stand.password)
+    make_key(folder / "key_stranger")
+    make_key(folder / "key_locked", passphrase=stand.password)
     lines.append((folder / "key_locked.pub").read_text())
     (folder / "authorized_keys").write_text("".join(lines))
-    (folder / "sshd_config").write_text(SSHD.format(folder=folder))
+    config = SSHD.format(listen="0.0.0.0", folder=folder)
+    (folder / "sshd_config").write_text(config + "PasswordAuthentication yes\nPermitUserEnvironment yes\n")
     _make_programs(stand)
     digest = run(["openssl", "passwd", "-6", "-stdin"], timeout=30, stdin=Secret(stand.password)).text.strip()
-    (folder / "shadow").write_text(f"root:{digest}:19000:0:99999:7:::\nsshd:*:19000:0:99999:7:::\n")
-    # What this machine's own root has its shell do at a login is no part of a gateway.
-    stand.gateway.script(f"""
-        mount --bind {folder}/shadow /etc/shadow; mount -t tmpfs none /run; mkdir /run/sshd
-        [ ! -e /root/.bashrc ] || mount --bind /dev/null /root/.bashrc""")
-
-
-def _make_key(path: Path, passphrase: str = "") -> None:
-    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-f", path], timeout=30)
+    (folder / "shadow").write_text(SHADOW.format(digest=digest))
+    stand.gateway.script(HIDE.format(folder=folder))
 
 
 def _make_programs(stand: GatewayStand) -> None:
