@@ -198,7 +198,12 @@ retire: {{hold: 1s, carrier: "demo: nothing to carry"}}
 
 def render_failover_plan(parts: PlanParts) -> str:
     """The same with the data moved by failover."""
-    places = parts.stage.peers
+    return by_failover(render_demo_plan(parts), parts.stage)
+
+
+def by_failover(plan: str, stage: Stage) -> str:
+    """Another migration's plan with the data moved by failover."""
+    places = stage.peers
     pair = f"""\
   data: failover
   failover:
@@ -206,7 +211,7 @@ def render_failover_plan(parts: PlanParts) -> str:
     old: {{host: {places[0].host}, port: {places[0].port}}}
     new: {{host: {places[1].host}, port: {places[1].port}}}
 """
-    return render_demo_plan(parts).replace("  data: resync\n", pair)
+    return plan.replace("  data: resync\n", pair)
 
 
 def render_offline_plan(parts: PlanParts) -> str:

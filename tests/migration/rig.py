@@ -144,7 +144,7 @@ def open_rig(
     visiting: int | None = None,
 ) -> Iterator[Rig]:
     """Raise a scene on the loopback network 127.``net``. Everything is taken away afterwards."""
-    stage = LocalStage(folder / "stage", net=net, profile=profile, vendor=vendor, pair=scenario.is_pair)
+    stage = LocalStage(folder / "stage", net=net, profile=profile, vendor=vendor, pair=scenario.is_pair, nat=scenario is Scenario.NAT)
     with open_scene(Play(folder, size, soak=2.0, scenario=scenario, visiting=visiting), stage, Silent()) as scene:
         yield Rig(scene, stage, folder / "boxshift.log")
 
