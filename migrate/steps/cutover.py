@@ -93,7 +93,7 @@ def _switch_back(ctx: Context) -> Done:
         said = return_role(ctx)  # with its role the new box stops taking records, so none can come there any more
         change = ctx.cutover.switch_back()
         ctx.cutover.wait_until_settled(change, ctx.progress)  # alone again, it would take records of those who keep its address
-        return Done(f"{said} Visitors are sent there again.", change)
+        return Done(f"{said} Visitors are sent there again. {_stop_new(ctx)}", change)
     if not ctx.plan.cutover.shares_address:  # that one may be on at the old box only when it is off at the new one
         _set_service(ctx, enabled=True)
     change = ctx.cutover.switch_back()
@@ -111,6 +111,16 @@ def _empty_new(ctx: Context, change: Change) -> None:
         new.read_identity()  # it answers: worth waiting for
         ctx.cutover.wait_until_settled(change, ctx.progress)
         _switch_service(new, str(ctx.plan.new.service.address), enabled=False)
+
+
+def _stop_new(ctx: Context) -> str:
+    """Out of the pair the new box takes records again: not of a visitor whose open connection the gateway goes on leading there."""
+    try:
+        with closing(ctx.boxes.open_new()) as new:
+            _switch_service(new, str(ctx.plan.new.service.address), enabled=False)
+    except FailedError as error:  # it must not hinder the way back
+        return f"The new box could NOT be made to stop serving: {error.sentence}"
+    return "The new box serves nobody any more."
 
 
 def _keep_late_records(ctx: Context) -> str:

@@ -31,6 +31,7 @@ def leave_after_the_switch(rig: Rig) -> set[str]:
     assert rig.run("rollback", plan) == 0, rig.said()[-4000:]
     status = rig.status()
     assert status.state is RunState.ROLLED_BACK
+    assert not _serves(rig), "out of the pair it would take records of visitors whose connections are still open"
     begin = time.time()
     wait_for(lambda: _written(rig, begin) or None, what="a visitor's record after the way back", timeout=60, poll=0.1)
     summary = rig.scene.end_visits()
@@ -47,3 +48,10 @@ def _sessions(rig: Rig, which: str) -> set[str]:
     box = rig.stage.old_box if which == "old" else rig.stage.new_box
     with closing(sqlite3.connect(f"file:{box.root}/data/site.db?mode=ro", uri=True, timeout=30)) as database:
         return {row[0] for row in database.execute("select lsid from session")}
+
+
+def _serves(rig: Rig) -> bool:
+    """Whether the new box has its service address on, by its own notes."""
+    with closing(sqlite3.connect(f"file:{rig.stage.new_box.root}/data/box.db?mode=ro", uri=True, timeout=30)) as database:
+        (row,) = database.execute("select enabled from address where address = ?", (rig.stage.new.inside,)).fetchall()
+    return bool(row[0])
