@@ -124,6 +124,10 @@ def _roles(pair: PairFacts) -> Iterator[Finding]:
 
 def _work(name: str, half: HalfFacts) -> Iterator[Finding]:
     facts = half.failover
+    for what, state in (("data sync", facts.sync), ("change of roles", facts.role_change)):
+        if state is WorkState.RUNNING:
+            hint = "The same command waits for its end; failover swap --primary says which box is meant."
+            yield Finding("pair-at-work", Severity.NOTE, f"A {what} is running at box {name}.", hint, name)
     if facts.sync is WorkState.FAILED:
         note = facts.sync_note or "it does not say why"
         yield Finding("sync-failed", Severity.WARNING, f"The last data sync of {name} failed: {note}", "boxshift failover sync", name)

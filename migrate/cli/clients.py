@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 
 def clients(
-    plan: Annotated[Path, typer.Argument(help="The plan file of an upgrade.")],
+    plan: Annotated[Path, typer.Argument(help="The plan file of an upgrade, of one box or of a pair.")],
     engine: EngineUrl = "",
     as_json: AsJson = False,
 ) -> None:

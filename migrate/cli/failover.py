@@ -58,9 +58,19 @@ def establish(
 
 
 @app.command("swap")
-def swap(plan: Plan, yes: Yes = False, dry_run: DryRun = False, as_json: AsJson = False) -> None:
+def swap(
+    plan: Plan,
+    primary: Annotated[
+        Literal["a", "b"] | None,
+        typer.Option(help="Which box is to be the primary; nothing is done where it is already. Default: the backup."),
+    ] = None,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
     """Make the backup the primary, after a data sync. Visitors are without service while the roles change."""
-    _act(plan, "The roles are swapped after a data sync.", lambda pair: pair.swap(), ask=not yes, dry_run=dry_run, as_json=as_json)
+    what = f"{primary} becomes the primary after a data sync." if primary else "The roles are swapped after a data sync."
+    _act(plan, what, lambda pair: pair.promote(primary) if primary else pair.swap(), ask=not yes, dry_run=dry_run, as_json=as_json)
 
 
 @app.command("resolve")

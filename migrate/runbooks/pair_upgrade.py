@@ -14,7 +14,7 @@ from migrate.runbooks.upgrade import BACKUP, LOGIN, READ, plan_deployed, plan_pa
 from migrate.upgrade_path import UpgradePath
 from migrate.upgrade_plan import ClientWait
 
-VERSION = 2
+VERSION = 3
 SYNC, SWING = 60.0, 5.0
 
 
@@ -156,6 +156,14 @@ def _join(plan: PairUpgradePlan) -> Phase:
                 after=("establish-pair",),
                 estimate=READ,
             ),
-            *plan_deployed(plan, "compare"),
+            Node(
+                "clients-papers",
+                "List what has to be done by hand",
+                step="clients-papers",
+                params=primary,
+                after=("compare",),
+                estimate=1.0,
+            ),
+            *plan_deployed(plan, "clients-papers"),
         ),
     )

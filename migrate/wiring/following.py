@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from kit.errors import FailedError, UsageError
+from kit.progress import Silent
+from migrate.appliances.contract import Appliance
 from migrate.engine.model import NodeState
 from migrate.facts import JumpClient
-from migrate.plan_file import read_upgrade_plan
+from migrate.pair_plan import PairUpgradePlan
+from migrate.plan import CommonPlan
+from migrate.plan_file import LoadedPlan, read_any_plan
+from migrate.runbook import Json
 from migrate.steps.clients import BY_HAND, Followed, count_followed
+from migrate.steps.pair import Swung
 from migrate.steps.upgrade import Installed
-from migrate.wiring.boxes import open_planned_box
+from migrate.upgrade_plan import UpgradePlan
+from migrate.wiring.boxes import find_site_key, find_value, open_planned_box
 from migrate.wiring.desk import open_desk
+from migrate.wiring.pairs import make_pair
 
 
 @dataclass(frozen=True)
@@ -42,22 +51,23 @@ class Following:
 
 
 def read_following(plan_file: Path, engine: str) -> Following:
-    """Ask the box.
+    """Ask the box; of a pair the one that serves.
 
     Raises:
         UsageError: the plan is not one of an upgrade.
         FailedError: the box does not tell its clients.
 
     """
-    loaded = read_upgrade_plan(plan_file, "boxshift status tells how far a migration is.")
-    last = find_last_site_package(plan_file, engine)
-    with closing(open_planned_box(loaded)) as box:
+    loaded = read_any_plan(plan_file)
+    results = read_results(plan_file, engine)
+    who, opened = _open_serving(loaded, results)
+    with closing(opened) as box:
         clients, limit = box.read_jump_clients(), box.read_upgrade_limit()
         (_, site), clock = box.read_versions(), box.read_clock()
         now = time.time() + clock.offset
     if clients is None:
-        raise FailedError("The box does not tell its Jump Clients.", hint="box.accounts.api names the account that may read them.")
-    return reckon(clients, site.version, last, now, limit)
+        raise FailedError("The box does not tell its Jump Clients.", hint="accounts.api of the box names the account that may read them.")
+    return reckon(clients, site.version, find_last_site_package(results, who), now, limit)
 
 
 def reckon(clients: tuple[JumpClient, ...], version: str, last: Installed | None, now: float, limit: int | None) -> Following:
@@ -69,14 +79,39 @@ def reckon(clients: tuple[JumpClient, ...], version: str, last: Installed | None
     return Following(version, since, followed, rate, limit, len(followed.missing) / rate if rate else None)
 
 
-def find_last_site_package(plan_file: Path, engine: str) -> Installed | None:
-    """What the newest run of the plan installed last of the site's software; None where there was none."""
+def _open_serving(loaded: LoadedPlan[CommonPlan], results: Mapping[str, Json]) -> tuple[str, Appliance]:
+    """The box that serves, and its name in a pair (empty where there is one box)."""
+    match loaded.plan:
+        case UpgradePlan():
+            return "", open_planned_box(LoadedPlan(loaded.plan, loaded.path, loaded.digest))
+        case PairUpgradePlan():
+            pair = make_pair(loaded, Silent(), find_site_key(results))
+            who = pair.find_serving()
+            return who, pair.open_box(who)
+        case _:
+            raise UsageError(f"The plan {loaded.path} is not one of an upgrade.", hint="boxshift status tells how far a migration is.")
+
+
+def read_results(plan_file: Path, engine: str) -> dict[str, Json]:
+    """What the finished nodes of the plan's newest run left, in their order; nothing where there was no run."""
     try:
         desk = open_desk(plan_file, "", engine)
     except UsageError:
-        return None
+        return {}
     with desk:
-        status = desk.status()
-    found = [node for node in status.nodes if node.name.startswith("install-site-") and node.state is NodeState.DONE]
-    values = [node.value.get("value") for node in found if isinstance(node.value, dict)]
-    return TypeAdapter(Installed).validate_python(values[-1]) if values else None
+        return {node.name: node.value for node in desk.status().nodes if node.state is NodeState.DONE}
+
+
+def find_last_site_package(results: Mapping[str, Json], who: str) -> Installed | None:
+    """What a run installed last of the site's software on the box; None where there was none.
+
+    Of a pair's box that visitors came to later, the times are those of their coming: before that no client reached it.
+    """
+    begin = f"{who}-install-site-" if who else "install-site-"
+    values = [find_value(results, name) for name in results if name.startswith(begin)]
+    if not values:
+        return None
+    last = TypeAdapter(Installed).validate_python(values[-1])
+    swung = find_value(results, "swing-shared") if who == "b" else None
+    late = max(0.0, TypeAdapter(Swung).validate_python(swung).at - last.began) if swung else 0.0
+    return replace(last, began=last.began + late, box_began=last.box_began + late)

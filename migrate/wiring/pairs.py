@@ -114,16 +114,16 @@ class Pair:
         return found[0]
 
     def establish(self, primary: str) -> PairFacts:
-        """Key on both, shared addresses ticked, the relationship, and a first data sync.
+        """Key on both, shared addresses ticked, the relationship, and a data sync.
 
         Raises:
             BlockedError: something stands against it.
 
         """
         before = self.read()
-        if before.is_led_by(primary):
-            return before
-        self._join(primary, before)
+        if not before.is_led_by(primary):
+            self._join(primary, before)
+        # Also where they were a pair already: who was killed before the end of the sync comes back to a backup that may hold nothing.
         self.sync()
         return self._verified(lambda now: now.is_led_by(primary), f"{primary} to be the primary")
 

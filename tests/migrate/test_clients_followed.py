@@ -17,7 +17,7 @@ from migrate.runbook import Node
 from migrate.steps.clients import BY_HAND, confirm_removal, count_followed, list_clients, plan_poll
 from migrate.steps.context import Outside, UpgradeContext
 from migrate.steps.upgrade import Installed
-from migrate.wiring.following import reckon
+from migrate.wiring.following import find_last_site_package, reckon
 
 SINCE = 1_800_000_000.0
 
@@ -134,3 +134,14 @@ def test_a_box_that_does_not_tell_is_not_taken_for_an_empty_one(tmp_path: Path) 
     box.clients = None
     assert "could not be told" in confirm_removal(make_context(tmp_path, box)).evidence[0].seen
     assert "Jump Clients: the box does not tell them." in list_clients(make_context(tmp_path, box)).sentence
+
+
+def test_of_a_pair_the_box_that_serves_counts_from_when_visitors_came_to_it() -> None:
+    def installed(version: str, at: float) -> dict[str, Any]:
+        return {"value": {"name": version, "version": version, "began": at, "box_began": at + 5}}
+
+    results: dict[str, Any] = {"b-install-site-2": installed("2", 100.0), "swing-shared": {"value": {"at": 400.0, "seconds": 1.0}}}
+    results["a-install-site-2"] = installed("2", 900.0)
+    assert find_last_site_package(results, "b") == Installed("2", "2", 400.0, 405.0)
+    assert find_last_site_package(results, "a") == Installed("2", "2", 900.0, 905.0)
+    assert find_last_site_package(results, "") is None

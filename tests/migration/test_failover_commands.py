@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import BOXSHIFT
+from rig import BOXSHIFT, kill, wait_until
 from theatre import find_net
 
 from certs.served import read_pin
 from images.local_appliance import LocalAppliance
-from kit.process import run
+from kit.process import Child, run
 from kit.secret import Secret
 from migrate.demo.authority import issue
 from migrate.demo.secrets_file import DemoSecrets
@@ -108,6 +110,63 @@ def test_the_whole_life_of_a_pair_by_its_commands(pair: PairOfBoxes) -> None:
     assert (code, said["b"]["failover"]["sync"]) == (0, "finished")
     code, said = pair.say("break", "--yes")
     assert (code, said["state"]) == (0, "no relationship")
+
+
+def kill_amid(pair: PairOfBoxes, log: Path, sign: str, *words: str) -> dict[str, Any]:
+    """Kill the command with kill -9 once `status` says this; answers what it said then."""
+    said: dict[str, Any] = {}
+
+    def is_there() -> bool:
+        said.update(pair.say("status")[1])
+        return any(sign in finding["sentence"] for finding in said["findings"])
+
+    with Child([BOXSHIFT, "failover", words[0], pair.plan, *words[1:]], log=log, env={"NO_COLOR": "1"}) as child:
+        assert wait_until(is_there, child), child.said()
+        kill(child)
+    return said
+
+
+def test_a_command_that_was_killed_is_named_by_status_and_the_same_command_goes_on(pair: PairOfBoxes, tmp_path: Path) -> None:
+    """Between its parts, and while the boxes work on: nothing has to be known of where it was."""
+    log = tmp_path / "log"
+    assert pair.say("break", "--yes")[0] == 0
+    pair.b.fault("sync-seconds", "600")
+    said = kill_amid(pair, log, "A data sync is running", "establish", "--yes")
+    assert said["state"] == "a primary, b backup"
+    pair.b.stop()  # nor does the box get to the end of it
+    pair.b.start()
+    pair.b.fault("sync-seconds", "off")
+    code, said = pair.say("establish", "--yes")
+    assert (code, said["state"], said["b"]["failover"]["sync"]) == (0, "a primary, b backup", "finished")
+    first = said["b"]["failover"]["last_sync"]
+    assert first is not None
+    pair.b.fault("sync-seconds", "6")
+    kill_amid(pair, log, "A data sync is running", "sync")
+    code, said = pair.say("sync")
+    assert code == 0
+    assert said["b"]["failover"]["last_sync"] > first
+    said = kill_amid(pair, log, "A change of roles is running at box b", "swap", "--primary", "b", "--yes")
+    assert said["state"] == "a primary, b backup"
+    pair.b.fault("sync-seconds", "off")
+    for _ in range(2):  # also by who was killed after its end
+        code, said = pair.say("swap", "--primary", "b", "--yes")
+        assert (code, said["state"]) == (0, "b primary, a backup"), said
+    with Child([BOXSHIFT, "failover", "break", pair.plan, "--yes"], log=log) as child:
+        halfway = lambda: "none" in roles_written(pair)  # noqa: E731
+        if wait_until(halfway, child):
+            kill(child)
+    code, said = pair.say("break", "--yes")
+    assert (code, said["state"]) == (0, "no relationship")
+
+
+def roles_written(pair: PairOfBoxes) -> tuple[str, ...]:
+    """What each box has written down of itself."""
+    found = []
+    for box in (pair.a, pair.b):
+        with closing(sqlite3.connect(f"file:{box.root}/data/site.db?mode=ro", uri=True, timeout=30)) as database:
+            row = database.execute("select value from setting where name = 'failover_role'").fetchone()
+        found.append(row[0] if row else "none")
+    return tuple(found)
 
 
 def test_a_box_that_is_gone_is_told_and_nothing_is_forced(pair: PairOfBoxes) -> None:

@@ -37,7 +37,17 @@ def test_both_boxes_are_upgraded_and_no_session_is_lost(make_rig: Callable[..., 
     first = "b" if scenario is Scenario.PAIR_ASYNC else "a"
     assert [name[0] for name in packages] == [first] * 3 + ["a" if first == "b" else "b"] * 3
     assert all(node.state is NodeState.DONE for node in status.nodes)
+    verify_papers(rig)
     verify_ended_well(rig, primary)
+
+
+def verify_papers(rig: Rig) -> None:
+    """What is left to do by hand is listed, and who has followed is told of the box that serves."""
+    status = rig.status()
+    assert "Integration clients" in (rig.plan.parent / ".boxshift" / "runs" / status.run / "clients-after-upgrade.md").read_text()
+    code, said, _ = ask("clients", str(rig.plan))
+    assert (code, said["followed"]["updated"], said["followed"]["missing"]) == (0, 3, []), said
+    assert said["since"] is not None
 
 
 def test_killed_at_every_node_boundary_it_ends_as_if_nothing_had_happened(make_rig: Callable[..., Rig]) -> None:
