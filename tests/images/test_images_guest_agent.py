@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import socket
@@ -52,15 +53,16 @@ def test_hello_tells_how_long_it_runs(agent: ModuleType) -> None:
 
 def test_new_randomness_goes_into_the_kernel_before_anything_is_made(agent: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
-    for name in ("stir", "take_name", "write", "renew_boot_id", "find_cards", "replace_key", "tell_services"):
+    for name in ("stir", "take_name", "write", "renew_boot_id", "find_cards", "replace_key"):
         monkeypatch.setattr(agent, name, lambda *_, name=name, **__: seen.append(name) or {})
+    monkeypatch.setattr(agent, "telling_services", lambda _: contextlib.nullcontext(lambda: seen.append("services") or {}))
     monkeypatch.setattr(agent.time, "clock_settime", lambda *_: seen.append("clock"))
     asked = {"ask": "renew", "entropy": "AAAA", "time": 1.0, "name": "lab-31", "machine_id": "a" * 32, "serial": "S", "cards": {}}
     asked |= {"idle": {}, "ports": [], "certificate": {}}
     asked["host_keys"] = {"ssh_host_ed25519_key": {"private": "p", "public": "q"}}
     assert agent.answer(json.dumps(asked).encode())["ok"] is True
     assert seen[:2] == ["stir", "clock"]
-    assert {"renew_boot_id", "replace_key", "tell_services"} <= set(seen[2:])
+    assert {"renew_boot_id", "replace_key", "services"} <= set(seen[2:])
 
 
 def test_a_card_on_a_segment_keeps_its_address_over_a_restart(agent: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,14 +156,19 @@ def test_entropy_is_credited_as_the_kernel_counts_it(agent: ModuleType, monkeypa
     assert reseed == (0x5207,)
 
 
+def ask_services(agent: ModuleType, asked: dict[str, str]) -> object:
+    with agent.telling_services(asked) as hear:
+        return hear()
+
+
 @pytest.mark.network
 def test_services_are_asked_and_one_that_cannot_fails_the_whole(agent: ModuleType) -> None:
     with Service(agent.SOCKETS / "good.sock", b'{"ok": true, "certificate": "ab"}\n') as heard:
-        assert agent.tell_services({"ask": "renew", "name": "x"}) == {"good": {"certificate": "ab"}}
+        assert ask_services(agent, {"ask": "renew", "name": "x"}) == {"good": {"certificate": "ab"}}
     assert json.loads(heard[0]) == {"ask": "renew", "name": "x"}
     for said in (b'{"ok": false, "error": "no"}\n', b"", b"garbage\n"):
         with Service(agent.SOCKETS / "good.sock", said), pytest.raises((RuntimeError, ValueError)):
-            agent.tell_services({"ask": "renew"})
+            ask_services(agent, {"ask": "renew"})
 
 
 @pytest.mark.process
@@ -170,10 +177,10 @@ def test_programs_are_asked_on_their_standard_input(agent: ModuleType) -> None:
     program.write_text('#!/bin/sh\ngrep -q renew && echo \'{"ok": true, "id": 7}\'\n')
     program.chmod(0o755)
     (agent.PROGRAMS / "no-program").write_text("not executable")
-    assert agent.tell_services({"ask": "renew"}) == {"own": {"id": 7}}
+    assert ask_services(agent, {"ask": "renew"}) == {"own": {"id": 7}}
     program.write_text("#!/bin/sh\nexit 3\n")
     with pytest.raises(agent.subprocess.CalledProcessError):
-        agent.tell_services({"ask": "renew"})
+        ask_services(agent, {"ask": "renew"})
 
 
 @pytest.mark.parametrize("kind", ["ed25519", "ecdsa", "rsa"])

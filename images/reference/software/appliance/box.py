@@ -99,9 +99,9 @@ def read_hardware(box: Box) -> Hardware:
     return Hardware(facts["serial"], facts["resets"])
 
 
-def save_hardware(box: Box, hardware: Hardware) -> None:
+def save_hardware(box: Box, hardware: Hardware, *, durable: bool = True) -> None:
     """Write it down outside the data folder."""
-    write_whole(box.root / "hardware.json", json.dumps(asdict(hardware)).encode())
+    write_whole(box.root / "hardware.json", json.dumps(asdict(hardware)).encode(), durable=durable)
 
 
 def _serial(box: Box) -> str:
@@ -116,15 +116,19 @@ def _serial(box: Box) -> str:
     return f"RA-{uuid.uuid4().hex[:12].upper()}"
 
 
-def write_whole(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Write a file so that it is whole or not there, with ``mode`` from its first byte on."""
+def write_whole(path: Path, content: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+    """Write a file so that it is whole or not there, with ``mode`` from its first byte on.
+
+    It is on the disk at the end, unless it need not be ``durable``.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with os.fdopen(handle, "wb") as sink:
             sink.write(content)
-            sink.flush()
-            os.fsync(sink.fileno())
+            if durable:
+                sink.flush()
+                os.fsync(sink.fileno())
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)

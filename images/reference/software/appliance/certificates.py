@@ -100,11 +100,11 @@ class Certificates:
         """The number of the certificate that the box was born with."""
         return int(self._store.box.value("select id from certificate where built_in = 1 order by id"))
 
-    def write_files(self, number: int, chain: str, key: str) -> None:
+    def write_files(self, number: int, chain: str, key: str, *, durable: bool = True) -> None:
         """What the web server reads of a certificate, as PEM; nothing of it is looked at. ``key`` empty: the one that is there stays."""
-        write_whole(self.chain_path(number), chain.encode())
+        write_whole(self.chain_path(number), chain.encode(), durable=durable)
         if key:
-            write_whole(self.key_path(number), key.encode())
+            write_whole(self.key_path(number), key.encode(), durable=durable)
 
     def note_files(self, number: int, chain: str) -> None:
         """Write down what :meth:`write_files` wrote."""

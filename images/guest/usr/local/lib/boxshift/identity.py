@@ -34,7 +34,7 @@ import subprocess
 import threading
 import time
 import uuid
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def hello(_: dict[str, Any]) -> dict[str, Any]:
 
 def prepare(asked: dict[str, Any]) -> dict[str, Any]:
     """Make ready to be saved."""
-    told = tell_services({"ask": "prepare"})
+    with telling_services({"ask": "prepare"}) as hear:
+        told = hear()
     for card in find_cards(asked["cards"]).values():
         switch(card, on=False)
     os.sync()
@@ -75,11 +76,11 @@ def renew(asked: dict[str, Any]) -> dict[str, Any]:
     """Become the machine that ``asked`` describes."""
     marks = [time.monotonic()]
     refresh(asked)
-    with ThreadPoolExecutor(1) as pool:  # the services are other processes: what they do and what is done here go on side by side
-        services = pool.submit(tell_services, {key: asked[key] for key in ("ask", "name", "serial", "certificate")})
+    # The services are other processes: what they do and what is done here go on side by side.
+    with telling_services({key: asked[key] for key in ("ask", "name", "serial", "certificate")}) as hear:
         become(asked)
         marks.append(time.monotonic())
-        told = services.result()
+        told = hear()
     marks.append(time.monotonic())
     addresses = [wait_for_address(card) for card in find_cards(list(asked["cards"].values())).values()]
     plug(asked)  # what comes second is not taken for the way out
@@ -243,21 +244,30 @@ def replace_key(path: Path, private: str, public: str) -> None:
     write(path, private, 0o600)
 
 
-def tell_services(asked: dict[str, Any]) -> dict[str, Any]:
-    """Ask every service that has an identity of its own; their answers by name. A service that cannot fails the whole."""
-    told = {}
-    for path in sorted(SOCKETS.glob("*.sock")):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as out:
+@contextlib.contextmanager
+def telling_services(asked: dict[str, Any]) -> Iterator[Callable[[], dict[str, Any]]]:
+    """Ask every service that has an identity of its own; the call answers what they said, by name. One that cannot fails the whole."""
+    said = json.dumps(asked).encode()
+    with contextlib.ExitStack() as stack:
+        links = {}
+        for path in sorted(SOCKETS.glob("*.sock")):
+            links[path.stem] = out = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             out.settimeout(SERVICE_SECONDS)
             out.connect(str(path))
-            out.sendall(json.dumps(asked).encode() + b"\n")
-            with out.makefile("rb") as answers:
-                told[path.stem] = accept(path.stem, answers.readline(LONGEST_LINE))
-    for path in sorted(PROGRAMS.glob("*")):
-        if os.access(path, os.X_OK):
-            done = subprocess.run([path], input=json.dumps(asked).encode(), stdout=subprocess.PIPE, timeout=SERVICE_SECONDS, check=True)
-            told[path.name] = accept(path.name, done.stdout or b'{"ok": true}')
-    return told
+            out.sendall(said + b"\n")
+
+        def hear() -> dict[str, Any]:
+            told = {}
+            for name, out in links.items():
+                with out.makefile("rb") as answers:
+                    told[name] = accept(name, answers.readline(LONGEST_LINE))
+            for path in sorted(PROGRAMS.glob("*")):
+                if os.access(path, os.X_OK):
+                    done = subprocess.run([path], input=said, stdout=subprocess.PIPE, timeout=SERVICE_SECONDS, check=True)
+                    told[path.name] = accept(path.name, done.stdout or b'{"ok": true}')
+            return told
+
+        yield hear
 
 
 def accept(name: str, said: bytes) -> dict[str, Any]:
