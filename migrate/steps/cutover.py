@@ -93,7 +93,8 @@ def _switch_back(ctx: Context) -> Done:
         said = return_role(ctx)  # with its role the new box stops taking records, so none can come there any more
         change = ctx.cutover.switch_back()
         ctx.cutover.wait_until_settled(change, ctx.progress)  # alone again, it would take records of those who keep its address
-        return Done(f"{said} Visitors are sent there again. {_stop_new(ctx)}", change)
+        stopped = _stop_new(ctx)
+        return Done(f"{said} Visitors are sent there again. {stopped}", change)
     if not ctx.plan.cutover.shares_address:  # that one may be on at the old box only when it is off at the new one
         _set_service(ctx, enabled=True)
     change = ctx.cutover.switch_back()
