@@ -17,7 +17,7 @@ from kit.findings import Finding, Severity
 from kit.waiting import wait_for
 from migrate.appliances.contract import Appliance
 from migrate.checks import parse_version
-from migrate.facts import ApplianceFacts, PackageKind, SiteContent, Version
+from migrate.facts import ApplianceFacts, FailoverRole, PackageKind, SiteContent, Version
 from migrate.steps.context import Done, Evidence, ServedProof, UpgradeContext, step, to_prints, to_sentence
 from migrate.steps.inspect import Preflight, facts_done, verify_key
 from migrate.steps.prepare import keep_backup, keep_certificate
@@ -170,9 +170,13 @@ def read_before_package(ctx: UpgradeContext) -> Done:
     _verify_identity(ctx.result(ctx.own("read-box"), ApplianceFacts), facts)
     if not facts.healthy:
         raise FailedError(f"The box says it is not healthy: {facts.health_note}", hint="Mend that first; nothing is installed until then.")
-    if facts.failover_role not in {"none", ""}:
-        raise RefusedError(f"The box is the {facts.failover_role} of a failover pair by now.", hint="Break the relationship first.")
+    _verify_alone(facts.failover_role)
     return facts_done(facts, ctx.title)
+
+
+def _verify_alone(role: str) -> None:
+    if role not in {FailoverRole.NONE, ""}:
+        raise RefusedError(f"The box is the {role} of a failover pair by now.", hint="Break the relationship first.")
 
 
 @step("install-package")
@@ -199,6 +203,7 @@ def _install(ctx: UpgradeContext, item: PathItem) -> Done:
     with closing(ctx.open_box()) as box:
         if not _is_on(box, item):
             await_window(ctx)  # again: a person may have come back to it a day later
+            _verify_alone(box.read_failover().role)  # and somebody may have made it a pair meanwhile
             _note_begin(ctx, box)
             ctx.progress.update(f"installing {item.name}")
             _press(ctx, box, item)
