@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from rig import Finished, Rig, kill, wait_until
-from test_pair_upgrade import SHORT, verify_ended_well
+from test_pair_upgrade import SHORT, kill_after_the_break, verify_ended_well
 from test_upgrade import ask, change
 
 from migrate.demo.play import Scenario
@@ -46,11 +46,7 @@ def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(
 def test_a_rollback_that_is_killed_while_the_pair_is_made_again_goes_on(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(scenario=Scenario.PAIR_ASYNC)
     change(rig, SHORT)
-    with rig.start() as child:
-        assert wait_until(lambda: "break-pair" in rig.finished_so_far(), child), rig.said()[-3000:]
-        kill(child)
-    if any("-install-" in name for name in rig.finished_so_far()):
-        pytest.fail("the kill came too late to prove anything")
+    kill_after_the_break(rig)
     rig.stage.new_box.fault("sync-seconds", "600")
     with rig.start("rollback", str(rig.plan)) as child:
         is_synced = lambda: ask("failover", "status", str(rig.plan))[1].get("b", {}).get("failover", {}).get("sync") == "running"  # noqa: E731

@@ -28,6 +28,15 @@ def verify_ended_well(rig: Rig, primary: str) -> None:
     assert len(summary.chains) == 1
 
 
+def kill_after_the_break(rig: Rig) -> None:
+    """Between the end of the pair and the first package."""
+    with rig.start() as child:
+        assert wait_until(lambda: "break-pair" in rig.finished_so_far(), child), rig.said()[-3000:]
+        kill(child)
+    if any("-install-" in name for name in rig.finished_so_far()):
+        pytest.fail("the kill came too late to prove anything")
+
+
 @pytest.mark.parametrize(("scenario", "primary"), [(Scenario.PAIR_SYNC, "a"), (Scenario.PAIR_ASYNC, "b")], ids=["sync", "async"])
 def test_both_boxes_are_upgraded_and_no_session_is_lost(make_rig: Callable[..., Rig], scenario: Scenario, primary: str) -> None:
     rig = make_rig(scenario=scenario)
@@ -63,9 +72,7 @@ def test_killed_at_every_node_boundary_it_ends_as_if_nothing_had_happened(make_r
 def test_a_box_that_dies_stops_the_run_and_it_goes_on_when_the_box_is_back(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(scenario=Scenario.PAIR_ASYNC)
     change(rig, SHORT)
-    with rig.start() as child:
-        assert wait_until(lambda: "break-pair" in rig.finished_so_far(), child), rig.said()[-3000:]
-        kill(child)
+    kill_after_the_break(rig)
     rig.stage.new_box.stop()
     assert rig.run() == 4, rig.said()[-3000:]
     failed = next(node for node in rig.status().nodes if node.state is NodeState.FAILED)
@@ -79,11 +86,7 @@ def test_a_box_that_dies_stops_the_run_and_it_goes_on_when_the_box_is_back(make_
 def test_before_the_first_package_a_rollback_makes_them_a_pair_again(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(scenario=Scenario.PAIR_ASYNC)
     change(rig, SHORT)
-    with rig.start() as child:
-        assert wait_until(lambda: "break-pair" in rig.finished_so_far(), child), rig.said()[-3000:]
-        kill(child)
-    if any("-install-" in name for name in rig.finished_so_far()):
-        pytest.fail("the kill came too late to prove anything")
+    kill_after_the_break(rig)
     assert rig.run("rollback", str(rig.plan)) == 0, rig.said()[-3000:]
     assert rig.status().state is RunState.ROLLED_BACK
     code, said, _ = ask("failover", "status", str(rig.plan))
