@@ -150,7 +150,7 @@ def await_window(ctx: UpgradeContext) -> str:
     while True:
         found = find_window(rule, ctx.read_time(), needed)
         if found is None:
-            raise FailedError(f"No window of the year to come has the {needed / 60:.0f} min that a package may take.")
+            raise RefusedError(f"No window of the year to come has the {needed / 60:.0f} min that a package may take.")
         if found.opens <= ctx.read_time():
             return render_moment(found.closes, rule.zone)
         ctx.progress.update(f"the window opens {render_moment(found.opens, rule.zone)}")
@@ -203,6 +203,7 @@ def _install(ctx: UpgradeContext, item: PathItem) -> Done:
     with closing(ctx.open_box()) as box:
         if not _is_on(box, item):
             await_window(ctx)  # again: a person may have come back to it a day later
+        if not _is_on(box, item):  # an installation that was begun before may have ended meanwhile
             _verify_alone(box.read_failover().role)  # and somebody may have made it a pair meanwhile
             _note_begin(ctx, box)
             ctx.progress.update(f"installing {item.name}")
@@ -227,9 +228,9 @@ def _press(ctx: UpgradeContext, box: Appliance, item: PathItem) -> None:
         return
     offer = next((one for one in box.read_offers() if (one.name, one.version) == (item.name, item.version)), None)
     if offer is None:
-        raise FailedError(f"{item.name} is not offered any more.", hint="Look at Updates on the box.")
+        raise RefusedError(f"{item.name} is not offered any more.", hint="Look at Updates on the box.")
     if offer.missing:
-        raise FailedError(f"{item.name} is greyed out: {offer.missing}.", hint="Look at Updates on the box.")
+        raise RefusedError(f"{item.name} is greyed out: {offer.missing}.", hint="Look at Updates on the box.")
     box.install_offer(offer, progress=ctx.progress, accept_eula=accepted)
 
 

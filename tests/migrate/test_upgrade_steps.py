@@ -32,6 +32,7 @@ class Box:
     def __init__(self, clock: Clock) -> None:
         self.role, self.base, self._clock = FailoverRole.NONE, Version("5.1.0", "1"), clock
         self.pressed: list[float] = []
+        self.offers: tuple[PackageOffer, ...] = (PackageOffer(ITEM.name, ITEM.kind, ITEM.version, ITEM.build),)
 
     def read_versions(self) -> tuple[Version, Version]:
         return self.base, Version("21.1.1", "1")
@@ -43,7 +44,7 @@ class Box:
         return ClockReading(0.0, 0.5)
 
     def read_offers(self) -> tuple[PackageOffer, ...]:
-        return (PackageOffer(ITEM.name, ITEM.kind, ITEM.version, ITEM.build),)
+        return self.offers
 
     def install_offer(self, offer: PackageOffer, **_: object) -> None:
         self.pressed.append(self._clock.now)
@@ -105,3 +106,27 @@ def test_nothing_is_installed_on_a_box_that_became_one_of_a_pair_meanwhile(insta
     with pytest.raises(RefusedError, match="backup of a failover pair by now"):
         install(box, clock)
     assert box.pressed == []
+
+
+def test_an_installation_that_ends_while_a_window_is_waited_for_is_seen(install: Callable[[Box, Clock], Any]) -> None:
+    clock = Clock(at("2026-11-30T12:00"))
+    box = Box(clock)
+
+    def end() -> None:
+        box.base, box.offers = Version(ITEM.version, ITEM.build), ()
+
+    clock.meanwhile = end
+    assert install(box, clock).value.version == ITEM.version
+    assert box.pressed == []
+
+
+@pytest.mark.parametrize("offers", [(), (PackageOffer(ITEM.name, ITEM.kind, ITEM.version, ITEM.build, "needs another"),)])
+def test_where_nothing_was_pressed_nobody_is_told_to_call_support(
+    install: Callable[[Box, Clock], Any], tmp_path: Path, offers: tuple[PackageOffer, ...]
+) -> None:
+    clock = Clock(at("2026-11-29T23:00"))
+    box = Box(clock)
+    box.offers = offers
+    with pytest.raises(RefusedError, match=r"not offered any more|greyed out"):
+        install(box, clock)
+    assert not [path for path in tmp_path.iterdir() if path.suffix != ".began"], "a bundle for support"
