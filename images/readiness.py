@@ -5,14 +5,13 @@ from __future__ import annotations
 import enum
 import hashlib
 import http.client
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from images.errors import GuestSilentError, NotReadyError
 from images.hypervisor import Power
 from images.machine import MachineFacts, Machines
-from images.ready_page import ANSWER_SECONDS, ReadyPage, ask_page
+from images.ready_page import ReadyPage, ask_page, link_unjudged
 from kit.errors import DeadlineError, FailedError, UnreachableError
 from kit.progress import Progress, Silent
 from kit.waiting import wait_for
@@ -185,10 +184,7 @@ def read_answer(host: str, port: int, path: str = "/") -> Answer:
         UnreachableError: nothing answers.
 
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # without the roots of this computer, which take longer to load than to ask
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    link = http.client.HTTPSConnection(host, port, timeout=ANSWER_SECONDS, context=context)
+    link = link_unjudged(host, port)
     try:
         link.connect()
         leaf = link.sock.getpeercert(binary_form=True) or b""

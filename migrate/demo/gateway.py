@@ -37,11 +37,18 @@ def ensure_gateway_image(progress: Progress) -> Image:
     return build(read_recipe(find_recipe("gateway")), find_home(), progress=progress)
 
 
+def make_key(path: Path, passphrase: str = "") -> str:
+    """A key pair for SSH; answers its fingerprint, ``SHA256:…``."""
+    program = need_program("ssh-keygen", package="openssh-client")
+    run([program, "-q", "-t", "ed25519", "-N", passphrase, "-C", "demo", "-f", path], timeout=30)
+    return run([program, "-lf", path], timeout=30).text.split()[1]
+
+
 def raise_gateway(machines: Machines, name: str, folder: Path, leads: tuple[str, int], progress: Progress) -> Gateway:
     """Wait for it, let it lead visitors to the box and port ``leads``, let a key of ours in. Its agent tells its host key."""
     facts = wait_for_ready(machines, name, progress=progress)
     key = folder / "gateway_key"
-    run([need_program("ssh-keygen", package="openssh-client"), "-q", "-t", "ed25519", "-N", "", "-C", "demo", "-f", key], timeout=30)
+    make_key(key)
     put(machines, name, "/root/.ssh/authorized_keys", key.with_suffix(".pub").read_bytes())
     rules = RULES.format(public=PUBLIC, port=leads[1], box=leads[0])
     put(machines, name, "/etc/nftables.conf", rules.encode())

@@ -13,7 +13,7 @@ from images.apart import verify_apart
 from kit.errors import UnreachableError
 from kit.process import Child, need_program, run
 from kit.waiting import wait_for
-from migrate.demo.gateway import PUBLIC
+from migrate.demo.gateway import PUBLIC, make_key
 from migrate.demo.stage import Gateway
 
 SSH = "127.0.0.1"
@@ -42,13 +42,6 @@ table ip nat {{
 	}}
 }}
 """
-
-
-def make_key(path: Path, passphrase: str = "") -> str:
-    """A key pair for SSH; answers its fingerprint, ``SHA256:…``."""
-    program = need_program("ssh-keygen", package="openssh-client")
-    run([program, "-q", "-t", "ed25519", "-N", passphrase, "-C", "demo", "-f", path], timeout=30)
-    return run([program, "-lf", path], timeout=30).text.split()[1]
 
 
 @dataclass

@@ -27,7 +27,8 @@ from kit.waiting import wait_for
 from migrate.cutover.nat import NatCutover
 from migrate.cutover.nat_values import NatCutoverPlan
 from migrate.cutover.ssh import SshGateway, SshPlace
-from migrate.demo.local_gateway import HIDE, SHADOW, SSHD, make_key
+from migrate.demo.gateway import make_key
+from migrate.demo.local_gateway import HIDE, SHADOW, SSHD
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
