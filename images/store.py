@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import time
@@ -28,6 +29,7 @@ from kit.process import need_program, run
 
 DISK, KERNEL, INITRD, FACTS, SEAL = "disk.qcow2", "kernel", "initrd", "image.json", "seal.json"
 QEMU_IMG_SECONDS = 120.0
+DIGEST = re.compile("[0-9a-f]{64}")
 HALF_AGE = 60.0  # seconds; a younger one may be about to be held
 
 T = TypeVar("T")
@@ -180,6 +182,9 @@ class Store:
             UnknownImageError: there is none.
 
         """
+        exact = self._home.images / wanted
+        if DIGEST.fullmatch(wanted) and (exact / FACTS).exists():  # what machines name; all the others need not be read for it
+            return self._read(exact)
         images = self.list_images()
         for image in images:
             if wanted in (image.name, *image.other_names) or (len(wanted) >= 8 and image.digest.startswith(wanted)):

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from images import identity
-from images.acceleration import EMULATOR
+from images.acceleration import EMULATOR, stamp_emulator
 from images.domain import Accelerator, Domain, Forward, Mark, render_domain
 from images.errors import NotReadyError, SavedStateError
 from images.locking import hold, is_held, read_self
@@ -84,8 +84,7 @@ def plan_key(machines: Machines, image: Image, *, memory_mib: int, cpus: int, sp
         disk=Path("/any"), kernel=image.kernel, initrd=image.initrd, arguments=image.kernel_arguments, mac="52:54:00:00:00:00", forwards=(),
         console_log=Path("/any"), segments=(SPARE,) * spares,
     )  # fmt: skip
-    binary = need_program(EMULATOR, package="qemu-system-x86").stat()  # asking it for its version would take longer than all else here
-    emulator = (binary.st_size, binary.st_mtime_ns, binary.st_ino)
+    emulator = stamp_emulator(need_program(EMULATOR, package="qemu-system-x86"))
     parts = (LAYOUT, identity.VERSION, image.digest, render_domain(shape), emulator, facts.qemu, facts.libvirt, _processor(accelerator))
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 

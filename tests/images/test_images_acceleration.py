@@ -54,18 +54,26 @@ def test_an_emulator_that_cannot_even_emulate_is_an_error(tmp_path: Path) -> Non
         prove(_emulator(tmp_path, kvm="exit 2", tcg="exit 2"), kvm=Path("/absent"))
 
 
-def test_what_was_proved_is_kept_until_the_computer_starts_anew(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("change", ["start", "emulator"])
+def test_what_was_proved_is_kept_until_the_computer_starts_anew_or_has_another_emulator(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
     boot = tmp_path / "boot_id"
     boot.write_text("first\n")
     emulator = _emulator(tmp_path, kvm="exit 2", tcg=BOOTS)
     monkeypatch.setattr(acceleration, "BOOT_ID", boot)
     monkeypatch.setattr(acceleration, "need_program", lambda *_, **__: emulator)
     found = find_acceleration(home)
-    _emulator(tmp_path, kvm="exit 2", tcg="exit 2")
+    proofs: list[Path] = []
+    monkeypatch.setattr(acceleration, "prove", lambda emulator: proofs.append(emulator) or found)
     assert find_acceleration(home) == found
-    boot.write_text("second\n")
-    with pytest.raises(ToolError):
-        find_acceleration(home)
+    assert not proofs
+    if change == "start":
+        boot.write_text("second\n")
+    else:
+        _emulator(tmp_path, kvm="exit 2", tcg=f"{BOOTS}; true")
+    find_acceleration(home)
+    assert proofs == [emulator]
 
 
 def test_a_damaged_cache_is_measured_again(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from .box import Box, write_whole
+from .box import Box, Skin, write_whole
 from .bundles import common_name, covers, host_names, is_chain_complete, is_self_signed, public_bytes, read_chain, read_upload
 from .errors import Refused
 from .faults import Faults
@@ -102,9 +102,11 @@ class Certificates:
 
     def write_files(self, number: int, chain: str, key: str, *, durable: bool = True) -> None:
         """What the web server reads of a certificate, as PEM; nothing of it is looked at. ``key`` empty: the one that is there stays."""
-        write_whole(self.chain_path(number), chain.encode(), durable=durable)
+        # nginx reads the factory certificate at each handshake, as a user who may read nothing else: see `core.create`.
+        mode = 0o640 if self._box.skin is Skin.MACHINE and number == self.factory() else 0o600
+        write_whole(self.chain_path(number), chain.encode(), mode, durable=durable)
         if key:
-            write_whole(self.key_path(number), key.encode(), durable=durable)
+            write_whole(self.key_path(number), key.encode(), mode, durable=durable)
 
     def note_files(self, number: int, chain: str) -> None:
         """Write down what :meth:`write_files` wrote."""

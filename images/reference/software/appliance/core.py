@@ -111,6 +111,11 @@ def create(box: Box) -> None:
     """Give a new (or reset) box its factory state: a new GUID, the factory's packages, certificate and accounts."""
     for folder in (box.data, box.keys, box.releases, box.downloads):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if box.skin is Skin.MACHINE:
+        # For the workers of nginx a way to the one key that they read themselves, and to no list of what else is there.
+        box.data.chmod(0o711)
+        shutil.chown(box.keys, group="www-data")
+        box.keys.chmod(0o2710)
     store = Store(box)
     if not store.is_new:
         return

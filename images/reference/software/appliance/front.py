@@ -49,6 +49,7 @@ http {{
   proxy_set_header X-Real-IP $remote_addr;
   proxy_set_header X-Forwarded-Proto https;
   proxy_set_header X-Served-On $server_addr;
+  map "" $at_each_handshake {{ default ""; }}
 {servers}}}
 """
 SERVER = """\
@@ -91,11 +92,13 @@ class Front:
 
     def _render(self, row: Address) -> str:
         number = self.certificates.for_address(row.certificate).id
+        # A name with a variable in it is read at each handshake: a copy of this box has its own certificate without a reload.
+        late = "$at_each_handshake" if number == self.certificates.factory() else ""
         host = f"[{row.address}]" if ":" in row.address else row.address
         return SERVER.format(
             listen=f"{host}:{self.box.port}",
-            chain=self.certificates.chain_path(number),
-            key=self.certificates.key_path(number),
+            chain=f"{self.certificates.chain_path(number)}{late}",
+            key=f"{self.certificates.key_path(number)}{late}",
             socket=APPLICATION,
             inside=INSIDE,
             updates=self.box.run / "updates",
@@ -150,16 +153,8 @@ class Front:
 
 
 def find_children(parent: int) -> set[int]:
-    """Process ids of the children of a process."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            after_name = path.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if int(after_name[1]) == parent:
-            found.add(int(path.parent.name))
-    return found
+    """Process ids of the children of a process with one thread."""
+    return {int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()}
 
 
 def is_listening(process: int, address: str, port: int) -> bool:
@@ -179,22 +174,23 @@ def _open_files(process: int) -> Iterator[str]:
             yield str(path.readlink())
 
 
-def begin_reload(master: int) -> list[int]:
-    """Make nginx start new workers from what was written; answers its old ones."""
-    old = [int(worker) for worker in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
-    os.kill(master, signal.SIGHUP)
+def end_workers(master: int) -> set[int]:
+    """End the workers of nginx, which starts others in their place; answers those that end."""
+    old = find_children(master)
+    for worker in old:
+        os.kill(worker, signal.SIGTERM)
     return old
 
 
-def wait_for_reload(old: list[int], *, timeout: float = 20.0) -> None:
-    """Return when the old workers take no more connections.
+def wait_for_workers(master: int, old: set[int], *, timeout: float = 20.0) -> None:
+    """Return when others are in the place of the ``old`` workers.
 
     Raises:
-        TimeoutError: they still do.
+        TimeoutError: they are not.
 
     """
     end = time.monotonic() + timeout
-    while any(is_taking_connections(worker) for worker in old):
+    while not (now := find_children(master)) or now & old:
         if time.monotonic() > end:
             raise TimeoutError("the web server did not replace its workers in time")
         time.sleep(0.03)  # looking costs an emulated machine more than waiting

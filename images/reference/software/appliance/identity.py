@@ -97,20 +97,17 @@ def stir() -> None:
     ssl.RAND_add(os.urandom(64), 64.0)
 
 
-def renew(box: Box, asked: Asked, reload: Callable[[], list[int]]) -> list[int]:
+def renew(box: Box, asked: Asked) -> None:
     """Make anew what no two boxes may share: factory certificate, GUID, serial, names of fields, open visits and tokens.
 
     The certificate and its key were made outside, where that is quick, and nothing of them is looked at: whoever may ask made the
     machine. Nothing waits for the disk: a copy that is interrupted here is thrown away, and the agent brings all to the disk at the end.
-    ``reload`` is called as soon as both are in place of the old ones, since a web server takes a while to follow; its answer is
-    given on.
     """
     stir()
     store = Store(box)
     certificates = Certificates(box, store)
     number, guid = certificates.factory(), str(uuid.uuid4())
     certificates.write_files(number, asked.chain, asked.key, durable=False)
-    replaced = reload()
     with store.box.transaction(durable=False) as connection:
         for table in ("visit", "api_token"):
             connection.execute(f"delete from {table}")  # noqa: S608 - our own names
@@ -120,4 +117,3 @@ def renew(box: Box, asked: Asked, reload: Callable[[], list[int]]) -> list[int]:
     asked.facts = {"guid": guid, "certificate": hashlib.sha256(ssl.PEM_cert_to_DER_cert(asked.chain)).hexdigest()}
     (box.root / STAMP).write_text(asked.serial)  # the application sees that it is newer, whatever stands in it
     store.close()
-    return replaced

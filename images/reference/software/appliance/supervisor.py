@@ -23,7 +23,7 @@ from .application import create_application
 from .box import Box, Hardware, Skin, read_hardware, save_hardware
 from .control import APPLICATION, CONTROL, Order, listen, note_start, wake_application
 from .core import Appliance, create
-from .front import begin_reload, wait_for_reload
+from .front import end_workers, wait_for_workers
 from .identity import Asked, Renewing, listen_for_identity, renew
 from .keeper import Keeper
 from .programs import die_with_parent, run, start
@@ -228,16 +228,18 @@ class Supervisor:
     # copies of a machine that was saved
 
     def _copy(self, asked: Asked) -> None:
-        """In a copy: the box's identity, and meanwhile the TLS workers (new ones, with randomness of their own), then the application.
+        """In a copy: the box's identity, TLS workers with randomness of their own, then the application.
 
         Whoever asks over TLS afterwards is answered with the new certificate, and only after the application has followed.
         """
         if asked.ask != "renew":
             return
-        front = self._front
-        old = renew(self._box, asked, lambda: begin_reload(front.pid) if front is not None else [])
+        master = 0 if self._front is None else self._front.pid
+        old = end_workers(master) if master else set()
+        renew(self._box, asked)
         with wake_application():
-            wait_for_reload(old)
+            if master:
+                wait_for_workers(master, old)
 
     def _follow_links(self) -> None:
         """The network changed (DHCP, a card that was plugged in): put the box's addresses where they belong."""
