@@ -5,8 +5,11 @@ The template is kept in the user's home like the image: only the first run on a 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +30,7 @@ from images.reference_image import ensure_reference_image
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
 CLONES = int(os.environ.get("BOXSHIFT_TEST_CLONES", "4"))
+HELLOS = 8
 SECRETS = "select value from setting where name in ('guid', 'page_secret')"
 GENERATION = "/var/lib/appliance/run/generation"  # another one for each start of the application
 TELL = f"""
@@ -43,6 +47,7 @@ class Told:
     """What a clone says of itself; ``lines`` are of :data:`TELL`."""
 
     box: LabBox
+    hellos: frozenset[bytes]
     leaf: str
     cookies: frozenset[str]
     fields: frozenset[str]
@@ -90,6 +95,7 @@ def test_nothing_that_makes_a_machine_itself_is_the_same_twice(told: tuple[Told,
     )
     for number, what in enumerate(kinds, 3):
         assert len({one.lines[number] for one in told}) == CLONES, what
+    assert len({hello for one in told for hello in one.hellos}) == HELLOS * CLONES, "TLS goes on with the randomness of the template"
     assert len({one.leaf for one in told}) == CLONES
     cookies = [cookie for one in told for cookie in one.cookies]
     assert cookies
@@ -158,9 +164,24 @@ def _ask(machines: Machines, box: LabBox) -> Told:
     after = time.time()
     off = max(0.0, before - clock, clock - after)
     host, port = box.address.split(":")
+    hellos = frozenset(_draw_server_random(host, int(port)) for _ in range(HELLOS))
     with httpx.Client(verify=False, timeout=60) as client:
         answers = [client.get(f"https://{box.address}/{console}") for console in ("appliance", "login")]
     cookies = frozenset(value for one in answers for value in one.cookies.values())
     fields = frozenset(name for one in answers for name in re.findall(r'<input[^>]* name="([^"]+)"', one.text))
     lines = machines.run_in_guest(box.name, ["/bin/sh", "-c", TELL], timeout=60).text.splitlines()
-    return Told(box, read_leaf(host, int(port)), cookies, fields, off, tuple(lines))
+    return Told(box, hellos, read_leaf(host, int(port)), cookies, fields, off, tuple(lines))
+
+
+def _draw_server_random(host: str, port: int) -> bytes:
+    """The 32 random bytes of a TLS server's first message (RFC 8446, 4.1.3), which its process draws from a generator of its own."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(incoming, outgoing).do_handshake()
+    with socket.create_connection((host, port), 60) as link, link.makefile("rb") as said:
+        link.sendall(outgoing.read())
+        record, handshake, version, drawn = said.read(5), said.read(4), said.read(2), said.read(32)
+    assert (record[:1], handshake[:1], version, len(drawn)) == (b"\x16", b"\x02", b"\x03\x03", 32)
+    return drawn
