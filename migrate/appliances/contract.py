@@ -212,6 +212,10 @@ class Network(Protocol):
         """There with this prefix, enabled or disabled as wanted. Refuses to disable the administration address."""
         ...
 
+    def prepare_address(self, wanted: BoxAddress) -> Callable[[], None]:
+        """The same in two parts, for whom every moment counts: all that can go ahead now, and the change with the call."""
+        ...
+
 
 class Failover(Protocol):
     """The box's part in a failover pair.

@@ -37,7 +37,7 @@ class Holder(Protocol):
 
     def read_addresses(self) -> Sequence[BoxAddress]: ...
 
-    def ensure_address(self, wanted: BoxAddress) -> object: ...
+    def prepare_address(self, wanted: BoxAddress) -> Callable[[], None]: ...
 
     def close(self) -> None: ...
 
@@ -103,8 +103,10 @@ class SharedIpCutover(InstantCutover):
             giver, taker = boxes if side is Side.NEW else boxes[::-1]
             acted = before.side is not side
             if acted:
-                self._set(*giver, enabled=False)
-                self._set(*taker, enabled=True)
+                # Nobody is served between the two: what the second needs is made ready before the first.
+                steps = self._prepare(*giver, enabled=False), self._prepare(*taker, enabled=True)
+                for change in steps:
+                    change()
             after = self._read(old, new)
         if after.side is not side:
             raise self._changed(after)
@@ -148,11 +150,12 @@ class SharedIpCutover(InstantCutover):
             return False
         return True
 
-    def _set(self, box: Holder | None, row: BoxAddress | None, *, enabled: bool) -> None:
+    def _prepare(self, box: Holder | None, row: BoxAddress | None, *, enabled: bool) -> Callable[[], None]:
         if box is not None and row is not None:
-            box.ensure_address(replace(row, enabled=enabled))
-        elif enabled:
+            return box.prepare_address(replace(row, enabled=enabled))
+        if enabled:
             raise FailedError(f"A box has no address {self.plan.address} any more.", hint="Look at Networking > IP Configuration.")
+        return lambda: None
 
     def _changed(self, state: CutoverState) -> ChangedError:
         return SharedAddressChangedError(

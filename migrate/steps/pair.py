@@ -148,11 +148,11 @@ def swing(ctx: UpgradeContext, source: str, target: str) -> Swung:
         missing = [one for one in addresses if one not in rows]
         if missing:
             raise FailedError(f"Box {target} does not have the address {missing[0]}.", hint="Add it there, disabled, then boxshift retry.")
+        # Nobody is served between off and on: what the second needs is made ready before the first.
+        changes = [box.prepare_address(BoxAddress(one, rows[one].prefix, enabled=box is new)) for box in (old, new) for one in addresses]
         begin = time.monotonic()
-        for one in addresses:
-            old.ensure_address(BoxAddress(one, rows[one].prefix, enabled=False))
-        for one in addresses:
-            new.ensure_address(BoxAddress(one, rows[one].prefix, enabled=True))
+        for change in changes:
+            change()
         return Swung(ctx.read_time(), time.monotonic() - begin)
 
 

@@ -228,6 +228,19 @@ class TestNetwork:
             box.ensure_address(wanted)
             assert wanted in box.read_addresses()
 
+    def test_what_was_prepared_changes_with_the_call_whatever_was_done_to_others_in_between(self, stand: Stand) -> None:
+        box = stand.open_with_api()
+        on, off = (BoxAddress(stand.spare, 24, enabled=enabled) for enabled in (True, False))
+        box.ensure_address(on)
+        other = next(row for row in box.read_addresses() if row.address not in (stand.admin, stand.spare))
+        change, again = box.prepare_address(off), box.prepare_address(replace(other, enabled=not other.enabled))
+        assert on in box.read_addresses()
+        change()
+        again()
+        assert off in box.read_addresses()
+        assert replace(other, enabled=not other.enabled) in box.read_addresses()
+        box.ensure_address(other)
+
     def test_the_administration_address_stays(self, stand: Stand) -> None:
         box = stand.open_with_api()
         before = box.read_addresses()

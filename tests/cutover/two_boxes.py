@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +28,15 @@ class Box:
             raise UnreachableError(f"{self.name} does not answer.")
         return tuple(self.rows.values())
 
-    def ensure_address(self, wanted: BoxAddress) -> None:
-        self.log.append(f"{self.name} {'on' if wanted.enabled else 'off'}")
-        self.rows[wanted.address] = wanted
+    def prepare_address(self, wanted: BoxAddress) -> Callable[[], None]:
+        if self.dead:
+            raise UnreachableError(f"{self.name} does not answer.")
+
+        def change() -> None:
+            self.log.append(f"{self.name} {'on' if wanted.enabled else 'off'}")
+            self.rows[wanted.address] = wanted
+
+        return change
 
     def close(self) -> None:
         """Nothing to close."""

@@ -150,8 +150,8 @@ def open_rig(
 
 
 @contextmanager
-def open_machine_rig(folder: Path, net: int, *, size: SiteSize = SMALL) -> Iterator[Rig]:
-    """The same on virtual machines; the run makes the new one."""
+def open_machine_rig(folder: Path, net: int, *, size: SiteSize = SMALL, scenario: Scenario = Scenario.MIGRATION) -> Iterator[Rig]:
+    """The same on virtual machines; the run of a migration makes the new one."""
     stage = MachineStage(folder / "stage", net=net)
-    with open_scene(Play(folder, size, soak=5.0), stage, Silent()) as scene:
+    with open_scene(Play(folder, size, soak=5.0, scenario=scenario), stage, Silent()) as scene:
         yield Rig(scene, stage, folder / "boxshift.log")

@@ -207,7 +207,11 @@ class BomgarAppliance(BomgarFailover):
 
     def ensure_address(self, wanted: BoxAddress) -> None:
         """There, with this prefix and state."""
-        network.ensure_address(self._box, wanted)
+        self.prepare_address(wanted)()
+
+    def prepare_address(self, wanted: BoxAddress) -> Callable[[], None]:
+        """The same in two parts: what goes ahead now, the change with the call."""
+        return network.prepare_address(self._box, wanted)
 
     # Power
 

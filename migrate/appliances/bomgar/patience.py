@@ -70,8 +70,13 @@ def ensure(
     connection broke off while acting (an address or a certificate is being changed), looking tells whether it was done.
     """
     found = look()
-    if found is not None:
-        return found
+    return found if found is not None else enforce(look, act, what=what, timeout=timeout, poll=poll, silence=silence)
+
+
+def enforce(
+    look: Callable[[], T | None], act: Callable[[], object], *, what: str, timeout: float, poll: float = 0.3, silence: float = math.inf
+) -> T:
+    """The same for one who has looked already."""
     try:
         act()
     except SessionLostError:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Callable
 
 from kit.errors import RefusedError, RejectedError, UnexpectedError
 from migrate.appliances.bomgar.catalogue import NETWORK
 from migrate.appliances.bomgar.console import Console
 from migrate.appliances.bomgar.forms import Entry, FieldKind, Row, Table, View, fill
-from migrate.appliances.bomgar.patience import ensure
+from migrate.appliances.bomgar.patience import enforce, ensure
 from migrate.appliances.bomgar.words import Term
+from migrate.appliances.http import Request
 from migrate.facts import BoxAddress
 
 
@@ -20,12 +22,12 @@ def read_addresses(console: Console) -> tuple[BoxAddress, ...]:
     return tuple(_parse_row(view, table, row) for row in table.rows if table.text(row, view.words, Term.IP_ADDRESS))
 
 
-def ensure_address(console: Console, wanted: BoxAddress) -> None:
-    """Make the box have this address with this prefix and state.
+def prepare_address(console: Console, wanted: BoxAddress) -> Callable[[], None]:
+    """All that can be done ahead of the change; the call makes the box have this address with this prefix and state, and looks.
 
     Raises:
         RefusedError: it is the last enabled one, or the one that is talked to, and shall be disabled.
-        RejectedError: the box does not take it.
+        RejectedError: the box does not take it (by the call).
 
     """
     if not wanted.enabled:
@@ -34,7 +36,23 @@ def ensure_address(console: Console, wanted: BoxAddress) -> None:
     def look() -> BoxAddress | None:
         return next((row for row in read_addresses(console) if row == wanted), None)
 
-    ensure(look, lambda: _save(console, wanted), what=f"the address {wanted.address}/{wanted.prefix}", timeout=60)
+    ready = [] if look() is not None else [_fill(console, wanted)]
+
+    def save() -> None:
+        if ready:
+            try:
+                _press(console, wanted, ready.pop())
+            except RejectedError:  # another form was sent since, and this one was too old for that: the page as it is now tells
+                if look() is None:
+                    save()
+            return
+        _press(console, wanted, _fill(console, wanted))
+
+    def change() -> None:
+        make_so = enforce if ready else ensure
+        make_so(look, save, what=f"the address {wanted.address}/{wanted.prefix}", timeout=60)
+
+    return change
 
 
 def _verify_may_go(console: Console, wanted: BoxAddress) -> None:
@@ -47,25 +65,29 @@ def _verify_may_go(console: Console, wanted: BoxAddress) -> None:
         )
 
 
-def _save(console: Console, wanted: BoxAddress) -> None:
-    view = console.open(NETWORK)
-    table = _table(view)
-    row = next((row for row in table.rows if _equal(table.text(row, view.words, Term.IP_ADDRESS), wanted.address)), None)
-    after = _add(console, view, wanted) if row is None else _change(console, view, row, wanted)
+def _press(console: Console, wanted: BoxAddress, request: Request) -> None:
+    after = console.press(request)
     if after.page.status >= 400:
         raise RejectedError(f"{console.client.where} does not take the address {wanted.address}: {after.note()}", status=after.page.status)
 
 
-def _add(console: Console, view: View, wanted: BoxAddress) -> View:
+def _fill(console: Console, wanted: BoxAddress) -> Request:
+    view = console.open(NETWORK)
+    table = _table(view)
+    row = next((row for row in table.rows if _equal(table.text(row, view.words, Term.IP_ADDRESS), wanted.address)), None)
+    return _add(view, wanted) if row is None else _change(console, view, row, wanted)
+
+
+def _add(view: View, wanted: BoxAddress) -> Request:
     form, button = view.need_button(Term.ADD_ADDRESS)
     address = view.need_field(form, Term.IP_ADDRESS, kinds=(FieldKind.TEXT,))
     mask = view.need_field(form, Term.SUBNET_MASK, kinds=(FieldKind.TEXT,))
     enabled = view.need_field(form, Term.ENABLED, kinds=(FieldKind.TICK,))
     entries = (Entry(address, wanted.address), Entry(mask, _mask(wanted)), Entry(enabled, wanted.enabled))
-    return console.press(fill(form, entries, press=button, seconds=120))
+    return fill(form, entries, press=button, seconds=120)
 
 
-def _change(console: Console, view: View, row: Row, wanted: BoxAddress) -> View:
+def _change(console: Console, view: View, row: Row, wanted: BoxAddress) -> Request:
     link = next((link for link in row.links if view.words.match(Term.EDIT, link.text) or _equal(link.text, wanted.address)), None)
     if link is None:
         raise view.lacking("no link", Term.EDIT)
@@ -76,7 +98,7 @@ def _change(console: Console, view: View, row: Row, wanted: BoxAddress) -> View:
     form, button = page.need_button(Term.SAVE_CHANGES)
     mask = page.need_field(form, Term.SUBNET_MASK, kinds=(FieldKind.TEXT,))
     enabled = page.need_field(form, Term.ENABLED, kinds=(FieldKind.TICK,))
-    return console.press(fill(form, (Entry(mask, _mask(wanted)), Entry(enabled, wanted.enabled)), press=button, seconds=120))
+    return fill(form, (Entry(mask, _mask(wanted)), Entry(enabled, wanted.enabled)), press=button, seconds=120)
 
 
 def _table(view: View) -> Table:
