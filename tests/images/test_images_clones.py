@@ -1,12 +1,12 @@
 """Real clones of the reference appliance: each is another machine, told right after it was called ready. Two of them are a pair.
 
-The template is kept in the user's home like the image: only the first run on a computer boots it. BOXSHIFT_TEST_CLONES=10 makes ten.
+The template is saved late: in its first half minute a kernel takes up new randomness so often that what is missing would not show.
+It is kept in the user's home like the image, so only the first run on a computer boots it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import ssl
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from images import reap
+from images import identity, reap, template
 from images.errors import SegmentError
 from images.home import find_home
+from images.hypervisor import Hypervisor
 from images.lab import LabBox, ensure_lab, list_lab, reserve_lab
 from images.lab_group import ensure_pair, verify_reach
 from images.ledger import LabEntry
@@ -29,7 +30,8 @@ from images.readiness import read_leaf
 from images.reference_image import ensure_reference_image
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
-CLONES = int(os.environ.get("BOXSHIFT_TEST_CLONES", "4"))
+CLONES = 10
+AGE = 32.0  # seconds of uptime at which the template is saved
 HELLOS = 8
 SECRETS = "select value from setting where name in ('guid', 'page_secret')"
 GENERATION = "/var/lib/appliance/run/generation"  # another one for each start of the application
@@ -59,8 +61,21 @@ class Told:
 def machines() -> Iterator[Machines]:
     home = find_home()
     ensure_reference_image(home)
-    with open_machines(home) as opened:
+    prepare = identity.prepare
+
+    def prepare_late(hypervisor: Hypervisor, uuid: str, cards: tuple[str, ...], *, factor: float) -> identity.Prepared:
+        sleep_until_old(hypervisor, uuid)
+        return prepare(hypervisor, uuid, cards, factor=factor)
+
+    with open_machines(home) as opened, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(template, "LAYOUT", [template.LAYOUT, "saved late"])  # another template than the ordinary one
+        patch.setattr(identity, "prepare", prepare_late)
         yield opened
+
+
+def sleep_until_old(hypervisor: Hypervisor, uuid: str) -> None:
+    while (uptime := float(hypervisor.run_in_guest(uuid, ["/usr/bin/cat", "/proc/uptime"], stdin=None, timeout=60).text.split()[0])) < AGE:
+        time.sleep(AGE - uptime)
 
 
 @pytest.fixture(scope="module")

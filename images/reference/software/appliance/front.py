@@ -92,7 +92,7 @@ class Front:
 
     def _render(self, row: Address) -> str:
         number = self.certificates.for_address(row.certificate).id
-        # A name with a variable in it is read at each handshake: a copy of this box has its own certificate without a reload.
+        # A file name with a variable in it is read at each handshake: a copy of this box serves its own certificate without a reload.
         late = "$at_each_handshake" if number == self.certificates.factory() else ""
         host = f"[{row.address}]" if ":" in row.address else row.address
         return SERVER.format(
