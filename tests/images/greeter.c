@@ -1,13 +1,22 @@
-/* The whole system of a tiny guest: asks for an address by DHCP on eth0, takes it, tells that by one packet, and greets on port 22. */
+/* The whole system of a tiny guest: asks for an address by DHCP on eth0, takes it, tells that by one packet, and greets on port 22.
+   Its HTTPS is OpenSSL's own; and it is its own identity agent, as images/guest/usr/local/lib/boxshift/identity.py is in a real one. */
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <net/route.h>
+#include <net/if_arp.h>
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/sysinfo.h>
 #include <sys/time.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 struct dhcp {
@@ -60,17 +69,17 @@ static void set(int link, unsigned long request, unsigned address) {
     ioctl(link, request, &card);
 }
 
-int main(void) {
+static void take_address(void) {
     struct ifreq card = {.ifr_name = "eth0"};
-    struct timeval patience = {3, 0};
-    struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons(68)}, door = {.sin_family = AF_INET, .sin_port = htons(22)};
+    struct timeval patience = {5, 0}; /* a server looks for three seconds whether somebody has the address already */
+    struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons(68)};
     struct dhcp offer, given;
-    int console = open("/dev/console", O_RDWR), link = socket(AF_INET, SOCK_DGRAM, 0), on = 1;
-    dup2(console, 0), dup2(console, 1), dup2(console, 2);
+    int link = socket(AF_INET, SOCK_DGRAM, 0), on = 1;
     ioctl(link, SIOCGIFHWADDR, &card);
     memcpy(mac, card.ifr_hwaddr.sa_data, 6);
     card.ifr_flags = IFF_UP | IFF_RUNNING;
     ioctl(link, SIOCSIFFLAGS, &card);
+    while (!ioctl(link, SIOCGIFFLAGS, &card) && !(card.ifr_flags & IFF_RUNNING)) usleep(10000); /* until then it sends nothing */
     setsockopt(link, SOL_SOCKET, SO_BROADCAST, &on, sizeof on);
     setsockopt(link, SOL_SOCKET, SO_BINDTODEVICE, "eth0", 5);
     setsockopt(link, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
@@ -90,6 +99,117 @@ int main(void) {
     }
     printf("greeter: my address is %s\n", inet_ntoa(*(struct in_addr *)&given.yiaddr));
     fflush(stdout);
+    close(link);
+}
+
+static void serve_https(const char *folder) {
+    static pid_t server;
+    char certificate[32], key[32];
+    snprintf(certificate, sizeof certificate, "%s/certificate", folder), snprintf(key, sizeof key, "%s/key", folder);
+    if (server) kill(server, SIGKILL), waitpid(server, NULL, 0);
+    if (!(server = fork())) {
+        execl("/bin/openssl", "openssl", "s_server", "-quiet", "-www", "-accept", "443", "-cert", certificate, "-key", key, NULL);
+        _exit(127);
+    }
+}
+
+/* Where the value of a name begins in a line of JSON as Python writes it. */
+static const char *value(const char *line, const char *name) {
+    char wanted[32];
+    snprintf(wanted, sizeof wanted, "\"%s\": ", name);
+    const char *at = strstr(line, wanted);
+    return at ? at + strlen(wanted) : "";
+}
+
+/* Writes the text of that name, in which only line breaks are escaped, into a file. */
+static void keep(const char *line, const char *name, const char *path) {
+    FILE *sink = fopen(path, "w");
+    for (const char *at = value(line, name) + 1; *at && *at != '"'; at++)
+        if (*at == '\\') fputc('\n', sink), at++;
+        else fputc(*at, sink);
+    fclose(sink);
+}
+
+static void switch_off(void) {
+    struct ifreq card = {.ifr_name = "eth0"};
+    struct sysinfo memory;
+    int link = socket(AF_INET, SOCK_DGRAM, 0);
+    set(link, SIOCSIFADDR, INADDR_ANY);
+    ioctl(link, SIOCSIFFLAGS, &card);
+    close(link);
+    sync();
+    sysinfo(&memory); /* free memory that holds nothing but zeros is not saved */
+    size_t size = memory.freeram > 24 << 20 ? memory.freeram - (24 << 20) : 0;
+    if (size) munmap(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0), size);
+}
+
+static void become(const char *line) {
+    struct ifreq card = {.ifr_name = "eth0", .ifr_hwaddr = {.sa_family = ARPHRD_ETHER}};
+    unsigned char *own = (unsigned char *)card.ifr_hwaddr.sa_data;
+    const char *cards = value(line, "cards"), *name = value(line, "name") + 1;
+    sscanf(cards + 22, "\"%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", own, own + 1, own + 2, own + 3, own + 4, own + 5);
+    sethostname(name, strcspn(name, "\""));
+    int link = socket(AF_INET, SOCK_DGRAM, 0);
+    if (ioctl(link, SIOCSIFHWADDR, &card)) perror("greeter: its card");
+    close(link);
+    keep(line, "chain", "/tmp/certificate"), keep(line, "key", "/tmp/key");
+    take_address();
+    serve_https("/tmp");
+}
+
+static void answer(int port, const char *line) {
+    char said[128];
+    double then = atof(value(line, "time")), by = atof(value(line, "by"));
+    struct timeval now;
+    if (strstr(line, "\"ask\": \"prepare\"")) switch_off();
+    gettimeofday(&now, NULL);
+    if (!then && by) then = now.tv_sec + now.tv_usec / 1e6 + by;
+    if (then) {
+        now.tv_sec = then, now.tv_usec = (then - now.tv_sec) * 1e6;
+        settimeofday(&now, NULL);
+    }
+    if (strstr(line, "\"ask\": \"renew\"")) become(line);
+    gettimeofday(&now, NULL);
+    int length = snprintf(said, sizeof said, "{\"ok\": true, \"version\": 2, \"time\": %ld.%06ld}\n", (long)now.tv_sec, (long)now.tv_usec);
+    if (write(port, said, length) < 0) perror("greeter: its agent");
+}
+
+static void serve_identity(void) {
+    static char line[1 << 16];
+    char path[300], name[64] = "";
+    int port = -1;
+    DIR *ports = opendir("/sys/class/virtio-ports");
+    for (struct dirent *one; ports && port < 0 && (one = readdir(ports));) {
+        snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", one->d_name);
+        FILE *source = fopen(path, "r");
+        if (source && fgets(name, sizeof name, source) && !strcmp(name, "boxshift.identity.0\n")) {
+            snprintf(path, sizeof path, "/dev/%s", one->d_name);
+            port = open(path, O_RDWR);
+        }
+        if (source) fclose(source);
+    }
+    for (size_t have = 0; port >= 0;) {
+        ssize_t got = read(port, line + have, sizeof line - 1 - have);
+        if (got <= 0) {
+            have = 0; /* nobody is at the other end */
+            usleep(20000);
+            continue;
+        }
+        line[have += got] = 0;
+        if (line[have - 1] == '\n') answer(port, line), have = 0;
+    }
+}
+
+int main(void) {
+    struct sockaddr_in door = {.sin_family = AF_INET, .sin_port = htons(22)};
+    int console = open("/dev/console", O_RDWR);
+    dup2(console, 0), dup2(console, 1), dup2(console, 2);
+    mount("tmpfs", "/tmp", "tmpfs", 0, NULL), mount("sysfs", "/sys", "sysfs", 0, NULL);
+    take_address();
+    if (!fork()) {
+        serve_https("/etc");
+        serve_identity();
+    }
     int listening = socket(AF_INET, SOCK_STREAM, 0);
     bind(listening, (struct sockaddr *)&door, sizeof door);
     listen(listening, 8);
