@@ -140,7 +140,7 @@ def plan_box(
         cpus=max(image.cpus, min(2, os.cpu_count() or 1)) if is_own else None,
         ready=ready,
         # A spare card, so that machines on a segment and others are clones of one template.
-        segments=tuple(segments) or (SPARE,) if is_own and uplink is None else (),
+        segments=tuple(segments) or (SPARE,) if is_own else (),
         uplink=uplink,
     )
 

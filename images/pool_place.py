@@ -97,7 +97,14 @@ class PoolPlace:
 
     def find_disk(self, entry: Entry) -> Path:
         """A path on the hypervisor."""
-        return self._path(entry, DISK)
+        return Path(self.pool.path_of(disk_name(entry, DISK)))
+
+    def list_disks(self, entry: Entry) -> tuple[tuple[str, int], ...]:
+        """Its image's files that it has an overlay of, and how many bytes the machine sees of each."""
+        image = self._store.read_image(entry.image)
+        drives = () if image.hardware is None else image.hardware.drives
+        files = (DISK,) if image.hardware is None else tuple(dict.fromkeys(drive.file for drive in drives if drive.file))
+        return tuple((file, self._images.backing(image, file).capacity) for file in files)
 
     def find_console(self, entry: Entry) -> Path:
         """A path on the hypervisor."""
@@ -180,7 +187,7 @@ class PoolPlace:
             planned,
             hardware=resize(hardware, memory_mib=entry.memory_mib, cpus=entry.cpus),
             uplink=entry.uplink,
-            disks=tuple((file, self._path(entry, file)) for file, _ in planned.disks),
+            disks=tuple((file, Path(self.pool.path_of(disk_name(entry, file)))) for file, _ in planned.disks),
             console_log=self.find_console(entry),
             properties=self._path(entry, PROPERTIES) if hardware.properties else None,
             kernel=(self._images.path_of(image, KERNEL), self._images.path_of(image, INITRD)) if planned.kernel is not None else None,
@@ -188,7 +195,7 @@ class PoolPlace:
         return render_appliance_domain(domain)
 
     def _ensure_disk(self, image: Image, entry: Entry, file: str) -> None:
-        name, backing = name_of(entry.uuid, file), self._images.backing(image, file)
+        name, backing = disk_name(entry, file), self._images.backing(image, file)
         found = self.pool.find_volume(name)
         if entry.state is not EntryState.PLANNED and found is None:
             raise FailedError(f"A disk of {entry.name} is gone: {self.pool.path_of(name)}.", hint="Bring it back, or remove the machine.")
@@ -209,6 +216,12 @@ class PoolPlace:
 
     def _find_content(self, name: str) -> bytes:
         return self.pool.read(name) if self.pool.find_volume(name) is not None else b""
+
+
+def disk_name(entry: Entry, file: str, generation: int | None = None) -> str:
+    """The volume of a disk of a machine: the one that it writes to, or that of another ``generation``."""
+    number = entry.generation if generation is None else generation
+    return name_of(entry.uuid, f"{number}.{file}" if number else file)
 
 
 def _parse_claim(content: bytes) -> Mark | None:

@@ -166,8 +166,9 @@ def find_templates(volumes: Iterable[VolumeFacts]) -> frozenset[str]:
 
 
 def find_bases(volumes: Iterable[VolumeFacts]) -> frozenset[str]:
-    """The machines, by UUID, on whose disks other volumes stand."""
-    return frozenset(find_machine(PurePosixPath(one.backing).name) for one in volumes if one.backing) - {""}
+    """The machines, by UUID, on whose disks others' stand."""
+    pairs = ((find_machine(one.name), find_machine(PurePosixPath(one.backing).name)) for one in volumes if one.backing)
+    return frozenset(base for owner, base in pairs if base not in ("", owner))
 
 
 def _records(volumes: Iterable[VolumeFacts], key: str = "") -> Iterator[str]:

@@ -62,10 +62,10 @@ static int ask(int link, int type, int wanted, const struct dhcp *offer, struct 
     return 0;
 }
 
-static void set(int link, unsigned long request, unsigned address) {
-    struct ifreq card = {.ifr_name = "eth0"};
+static void set(int link, const char *name, unsigned long request, unsigned address) {
+    struct ifreq card = {0};
     struct sockaddr_in *place = (struct sockaddr_in *)&card.ifr_addr;
-    place->sin_family = AF_INET, place->sin_addr.s_addr = address;
+    strcpy(card.ifr_name, name), place->sin_family = AF_INET, place->sin_addr.s_addr = address;
     ioctl(link, request, &card);
 }
 
@@ -85,11 +85,11 @@ static void take_address(void) {
     setsockopt(link, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     bind(link, (struct sockaddr *)&own, sizeof own);
     while (!ask(link, 1, 2, NULL, &offer) || !ask(link, 3, 5, &offer, &given)) sleep(1);
-    set(link, SIOCSIFADDR, given.yiaddr);
+    set(link, "eth0", SIOCSIFADDR, given.yiaddr);
     if (option(&given, 1)) {
         unsigned mask;
         memcpy(&mask, option(&given, 1), 4);
-        set(link, SIOCSIFNETMASK, mask);
+        set(link, "eth0", SIOCSIFNETMASK, mask);
     }
     /* One packet to whoever gave the address: then the tables of neighbours there know this one, as they know any guest that has work. */
     if (option(&given, 54)) {
@@ -134,7 +134,7 @@ static void switch_off(void) {
     struct ifreq card = {.ifr_name = "eth0"};
     struct sysinfo memory;
     int link = socket(AF_INET, SOCK_DGRAM, 0);
-    set(link, SIOCSIFADDR, INADDR_ANY);
+    set(link, "eth0", SIOCSIFADDR, INADDR_ANY);
     ioctl(link, SIOCSIFFLAGS, &card);
     close(link);
     sync();
@@ -143,22 +143,65 @@ static void switch_off(void) {
     if (size) munmap(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0), size);
 }
 
-static void become(const char *line) {
-    struct ifreq card = {.ifr_name = "eth0", .ifr_hwaddr = {.sa_family = ARPHRD_ETHER}};
+/* Gives the card the new address of the pair of old and new that has this name. */
+static void readdress(const char *line, const char *pair, const char *name) {
+    struct ifreq card = {.ifr_hwaddr = {.sa_family = ARPHRD_ETHER}};
     unsigned char *own = (unsigned char *)card.ifr_hwaddr.sa_data;
-    const char *cards = value(line, "cards"), *name = value(line, "name") + 1;
-    sscanf(cards + 22, "\"%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", own, own + 1, own + 2, own + 3, own + 4, own + 5);
-    sethostname(name, strcspn(name, "\""));
+    const char *found = value(line, pair);
     int link = socket(AF_INET, SOCK_DGRAM, 0);
-    if (ioctl(link, SIOCSIFHWADDR, &card)) perror("greeter: its card");
+    strcpy(card.ifr_name, name);
+    if (strlen(found) > 22 && sscanf(found + 22, "\"%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", own, own + 1, own + 2, own + 3, own + 4, own + 5) == 6 &&
+        ioctl(link, SIOCSIFHWADDR, &card))
+        perror("greeter: its card");
     close(link);
+}
+
+/* The second card takes the address of the one port that is named, if any. */
+static void plug(const char *line) {
+    struct ifreq card = {.ifr_name = "eth1", .ifr_flags = IFF_UP | IFF_RUNNING};
+    char address[16];
+    int bits, link = socket(AF_INET, SOCK_DGRAM, 0);
+    if (sscanf(value(line, "address"), "\"%15[0-9.]/%d", address, &bits) == 2) {
+        set(link, "eth1", SIOCSIFADDR, inet_addr(address));
+        set(link, "eth1", SIOCSIFNETMASK, htonl(~0u << (32 - bits)));
+        ioctl(link, SIOCSIFFLAGS, &card);
+    }
+    close(link);
+}
+
+/* Whose card answers for the one peer that is named, as the end of an answer in JSON. */
+static void reach(const char *line, char *said, size_t room) {
+    char peer[16] = "", ip[64], mac[64], device[64];
+    unsigned flags;
+    struct sockaddr_in there = {.sin_family = AF_INET, .sin_port = htons(9)};
+    int link = socket(AF_INET, SOCK_DGRAM, 0);
+    sscanf(value(line, "peers"), "[\"%15[0-9.]", peer);
+    there.sin_addr.s_addr = inet_addr(peer);
+    for (int turn = 0; turn < 300; turn++) {
+        sendto(link, "", 0, 0, (struct sockaddr *)&there, sizeof there);
+        usleep(20000);
+        FILE *table = fopen("/proc/net/arp", "r");
+        char row[256];
+        while (fgets(row, sizeof row, table))
+            if (sscanf(row, "%63s %*s %x %63s %*s %63s", ip, &flags, mac, device) == 4 && !strcmp(ip, peer) && flags & 2 && !strcmp(device, "eth1"))
+                snprintf(said, room, ", \"found\": {\"%s\": \"%s\"}", peer, mac), turn = 300;
+        fclose(table);
+    }
+    close(link);
+}
+
+static void become(const char *line) {
+    const char *name = value(line, "name") + 1;
+    sethostname(name, strcspn(name, "\""));
+    readdress(line, "cards", "eth0"), readdress(line, "idle", "eth1");
     keep(line, "chain", "/tmp/certificate"), keep(line, "key", "/tmp/key");
     take_address();
+    plug(line);
     serve_https("/tmp");
 }
 
 static void answer(int port, const char *line) {
-    char said[128];
+    char said[256], more[128] = "";
     double then = atof(value(line, "time")), by = atof(value(line, "by"));
     struct timeval now;
     if (strstr(line, "\"ask\": \"prepare\"")) switch_off();
@@ -169,8 +212,10 @@ static void answer(int port, const char *line) {
         settimeofday(&now, NULL);
     }
     if (strstr(line, "\"ask\": \"renew\"")) become(line);
+    if (strstr(line, "\"ask\": \"plug\"")) plug(line);
+    if (strstr(line, "\"ask\": \"reach\"")) reach(line, more, sizeof more);
     gettimeofday(&now, NULL);
-    int length = snprintf(said, sizeof said, "{\"ok\": true, \"version\": 2, \"time\": %ld.%06ld}\n", (long)now.tv_sec, (long)now.tv_usec);
+    int length = snprintf(said, sizeof said, "{\"ok\": true, \"version\": 2, \"time\": %ld.%06ld%s}\n", (long)now.tv_sec, (long)now.tv_usec, more);
     if (write(port, said, length) < 0) perror("greeter: its agent");
 }
 
@@ -204,7 +249,7 @@ int main(void) {
     struct sockaddr_in door = {.sin_family = AF_INET, .sin_port = htons(22)};
     int console = open("/dev/console", O_RDWR);
     dup2(console, 0), dup2(console, 1), dup2(console, 2);
-    mount("tmpfs", "/tmp", "tmpfs", 0, NULL), mount("sysfs", "/sys", "sysfs", 0, NULL);
+    mount("tmpfs", "/tmp", "tmpfs", 0, NULL), mount("sysfs", "/sys", "sysfs", 0, NULL), mount("proc", "/proc", "proc", 0, NULL);
     take_address();
     if (!fork()) {
         serve_https("/etc");

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -14,10 +15,11 @@ from pool_fake import PooledMachines
 import images.clone
 import images.lab
 import images.template
-from images import reap
+from images import pool_snapshot, reap
 from images.errors import HypervisorError
 from images.home import Home
 from images.lab import LabBox, ensure_lab, reserve_lab
+from images.snapshot import restore_snapshot, take_snapshot
 from images.template import list_templates
 from images.uplink import Uplink, UplinkKind
 
@@ -198,6 +200,56 @@ def test_killed_at_any_verb_of_up_all_that_is_left_is_found_and_removed(
         if seen < number:
             break
     assert 30 < number < 199, "every moment was tried"
+
+
+def test_killed_at_any_verb_of_a_snapshot_no_machine_ever_starts_on_what_the_snapshot_needs(
+    machines: PooledMachines, hypervisor: FakeHypervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool_snapshot, "define_moved", lambda hypervisor, *_: hypervisor.after("define"))
+    monkeypatch.setattr(pool_snapshot, "restore_moved", lambda hypervisor, state, _: hypervisor.restore(state))
+    (box,) = up(machines)
+    acting, seen, number = {"create_volume", "delete_volume", "upload", "define", "save", "restore", "destroy"}, 0, 0
+
+    def kill(verb: str) -> None:
+        nonlocal seen
+        seen += verb in acting
+        if seen >= number > 0:
+            raise Killed
+
+    def snapshot(label: str, count: int) -> None:
+        nonlocal seen, number
+        seen, number, hypervisor.after = 0, count, kill
+        try:
+            take_snapshot(machines, box.name, label)
+            restore_snapshot(machines, box.name, label)
+        except Killed:
+            pass
+        finally:
+            hypervisor.after = lambda _: None
+
+    snapshot("first", 0)
+    kept = machines.place.pool.read(f"machine-{box.uuid}-snapshot-first.json")
+    for count in range(1, 40):
+        snapshot(f"label-{count}", count)
+        facts = machines.ensure_started(box.name)
+        needed = {name for path in files(machines) if "-snapshot-" in path.name and path.suffix == ".json" for name in needs(path)}
+        assert facts.disk.name not in needed
+        assert machines.place.pool.find_volume(facts.disk.name) is not None
+        assert machines.place.pool.read(f"machine-{box.uuid}-snapshot-first.json") == kept
+        assert restore_snapshot(machines, box.name, "first")
+        if seen < count:
+            break
+    assert 8 < count < 39, "every moment was tried"
+    machines.ensure_removed(box.name)
+    assert left(machines, box.uuid) == []
+
+
+def needs(record: Path) -> set[str]:
+    """The disks of a snapshot; of a record that was cut off, none."""
+    try:
+        return set(json.loads(record.read_bytes())["disks"].values())
+    except ValueError:
+        return set()
 
 
 def unless_killed(hypervisor: FakeHypervisor) -> Callable[[PooledMachines, str], bool]:

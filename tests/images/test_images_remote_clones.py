@@ -8,18 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from far_stand import Far, names_of, place_of
-from test_images_remote import far_lab, make_nat
+from far_stand import Far, names_of, place_of, volumes_of
+from test_images_remote import command, environment, far_lab, make_nat
 
+from images import identity
 from images.clone import clone
-from images.errors import HypervisorError, SavedStateError
+from images.errors import HypervisorError, SavedStateError, SpecError
 from images.hypervisor import Power
 from images.lab import reserve_lab
-from images.machine import Machines, open_machines
+from images.machine import MachineFacts, Machines, open_machines
 from images.reap import plan_reap
+from images.snapshot import list_snapshots, restore_snapshot, take_snapshot
 from images.template import list_templates
 from images.template_store import Template
 from images.uplink import Uplink, UplinkKind
+from kit.waiting import wait_for
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow, pytest.mark.timeout(600)]
 NETWORK = Uplink(UplinkKind.NETWORK, "far-nat")
@@ -70,6 +73,16 @@ def test_the_first_use_saves_a_template_and_each_clone_of_it_is_another_machine(
     assert plan_reap(machines) == ()
 
 
+def test_a_pair_there_has_a_segment_of_its_own_and_a_way_out(far: Far, machines: Machines, template: Template) -> None:
+    boxes = far_lab(far, "pair", "greeter", "--network", "far-nat", "--json")
+    assert [(box["path"], box["group"], box["uplink"]) for box in boxes] == [("warm", "pair-1", "network far-nat")] * 2
+    assert [read_certificate(far, box["address"])[0] for box in boxes] == ["subject=CN = pair-1-a", "subject=CN = pair-1-b"]
+    (first,), (second,) = (box["segments"] for box in boxes)
+    assert (first["name"], first["address"][-5:], second["address"][-5:]) == (second["name"], ".1/24", ".2/24")
+    assert [one.key for one in list_templates(machines)] == [template.key], "pairs are clones of the same template"
+    far.other.run([command("boxshift"), "lab", "down", "pair-1", "--yes"], **environment(far))
+
+
 def test_a_state_that_is_shorter_or_was_written_to_is_not_copied(far: Far, machines: Machines, template: Template) -> None:
     state = far.other.pools / template.state.parent.name / template.state.name
     whole, times = state.read_bytes(), (state.stat().st_atime_ns, state.stat().st_mtime_ns)
@@ -97,9 +110,37 @@ def refused(machines: Machines, template: Template, kind: type[Exception], why: 
     assert [name for name in names_of(machines, "machine-") if name.endswith("-state")] == [template.state.name]
 
 
-def test_a_clone_outlives_a_start_from_its_own_disk(machines: Machines, first: dict[str, str]) -> None:
-    assert machines.ensure_stopped(first["name"], grace=0).is_off
-    assert machines.ensure_started(first["name"]).power is Power.RUNNING
+def test_a_snapshot_takes_memory_and_disk_back_and_copies_neither(far: Far, machines: Machines, first: dict[str, str]) -> None:
+    """The greeter keeps its certificate in memory: another one is given to it, and is gone when it is taken back."""
+    name = first["name"]
+    before = machines.read_machine(name)
+    shown = read_certificate(far, f"{before.address}:443")
+    take_snapshot(machines, name, "fresh")
+    facts = machines.read_machine(name)
+    assert (facts.power, facts.uuid, facts.disk != before.disk) == (Power.RUNNING, before.uuid, True)
+    chain = {str(one.path): one.backing for one in volumes_of(machines)}
+    assert chain[str(facts.disk)] == str(before.disk)
+    identity.renew(machines.hypervisor, identity.Wish("another", facts.uuid, {facts.mac: facts.mac}, ()), factor=1)
+    seen = wait_for(lambda: find_certificate(far, machines.read_machine(name)), what="another certificate", timeout=60)
+    assert seen[0] == "subject=CN = another"
+    with pytest.raises(SpecError, match="has no snapshot 'none'"):
+        restore_snapshot(machines, name, "none")
+    assert restore_snapshot(machines, name, "fresh"), "its clock is right"
+    assert wait_for(lambda: find_certificate(far, machines.read_machine(name)), what="its certificate", timeout=60) == shown
+    again = machines.read_machine(name).disk
+    chain = {str(one.path): one.backing for one in volumes_of(machines)}
+    assert chain[str(again)] == str(before.disk)
+    assert str(facts.disk) not in chain, "what it left is deleted"
+    assert [one.label for one in list_snapshots(machines, name)] == ["fresh"]
+    assert machines.ensure_stopped(name, grace=0).is_off
+    assert machines.ensure_started(name).disk == again
+
+
+def find_certificate(far: Far, facts: MachineFacts) -> tuple[str, str] | None:
+    try:
+        return read_certificate(far, f"{facts.address}:443")
+    except ValueError:
+        return None
 
 
 def read_certificate(far: Far, address: str) -> tuple[str, str]:

@@ -64,7 +64,7 @@ def clone(machines):
     images.lab.ensure_lab(machines, images.lab.reserve_lab(machines, machines.store.read_image("tiny"), 1, uplink=uplink))
 
 with open_machines(Home(Path(root)), uri=uri) as machines:
-    if verb in ("save", "copy_volume", "restore"):
+    if verb in ("save", "copy_volume"):
         clone(machines)
     machines.ledger.note_lab(LabEntry("lab:77:killed", read_self()))
     machines.ensure_machine(MachineSpec("lab-77", "tiny", "lab:77:killed"))
@@ -76,7 +76,7 @@ MOMENTS = (
     "storage define_pool 1 after", "storage create_volume 1 after", "storage upload 1 amid", "storage upload 2 amid",
     "storage upload 5 before", "storage create_volume 7 before", "hypervisor define 1 after", "hypervisor start 1 after",
     "hypervisor undefine 1 after", "storage delete_volume 8 after", "storage create_volume 2 after unproved",
-    "hypervisor save 1 amid", "storage copy_volume 1 amid", "hypervisor restore 1 amid",
+    "hypervisor save 1 amid", "storage copy_volume 1 amid",
 )  # fmt: skip
 
 
