@@ -32,6 +32,7 @@ def _look(home: Home) -> Iterator[Finding]:
             checks = (
                 ("rights", lambda _: check_rights(machines)), ("pool", lambda _: check_pool(place.pool)),
                 ("networks", lambda _: check_networks(machines, place)), ("hypervisor-speed", lambda _: check_speed(place)),
+                ("clones", lambda _: check_clones(place)),
             )  # fmt: skip
             yield from run_checks(home, checks)
 
@@ -71,6 +72,16 @@ def check_networks(machines: Machines, place: PoolPlace) -> Iterator[Finding]:
             "The hypervisor has no active network, and ports of user networking would be on its own loopback.",
             "Start one there (virsh net-start default), or name one of its bridges with --bridge.",
         )
+
+
+def check_clones(place: PoolPlace) -> Iterator[Finding]:
+    """Whether machines there start warm."""
+    obstacle, found = place.templates.find_obstacle(), place.pool.find()
+    if obstacle:
+        yield Finding("clones", Verdict.WARNING, f"Machines boot cold there: {obstacle}.", "All works, slower.")
+        return
+    saved = len(place.templates.list_all()) if found is not None and found.free is not None else 0
+    yield Finding("clones", Verdict.OK, f"Machines with our agent and a network there are cloned where they run; templates there: {saved}.")
 
 
 def check_speed(place: PoolPlace) -> Iterator[Finding]:

@@ -109,20 +109,14 @@ class Storage:
 
     def create_volume(self, pool: str, name: str, size: int, *, backing: Backing | None = None) -> VolumeFacts:
         """An empty file of ``size`` bytes, or an overlay on ``backing``. Only the hypervisor and its QEMU may read it."""
-        root = ET.Element("volume")
-        ET.SubElement(root, "name").text = name
-        ET.SubElement(root, "capacity").text = str(backing.capacity if backing else size)
-        target = ET.SubElement(root, "target")
-        ET.SubElement(target, "format", {"type": "qcow2" if backing else "raw"})
-        ET.SubElement(ET.SubElement(target, "permissions"), "mode").text = "0600"
-        if backing is None:
-            ET.SubElement(root, "allocation").text = "0"
-        else:
-            below = ET.SubElement(root, "backingStore")
-            ET.SubElement(below, "path").text = str(backing.path)
-            ET.SubElement(below, "format", {"type": "qcow2"})
         with translated(f"make the volume {name}"):
-            return _facts(self._pool(pool).createXML(ET.tostring(root, encoding="unicode")))
+            return _facts(self._pool(pool).createXML(_render(name, size, backing)))
+
+    def copy_volume(self, pool: str, source: str, name: str) -> VolumeFacts:
+        """A file with the same bytes as the volume ``source``, copied where they are."""
+        with translated(f"copy the volume {source}"):
+            found = self._pool(pool).storageVolLookupByName(source)
+            return _facts(self._pool(pool).createXMLFrom(_render(name, _facts(found).size, None), found, 0))
 
     def delete_volume(self, pool: str, name: str) -> None:
         """Delete a volume, where it is there."""
@@ -130,7 +124,7 @@ class Storage:
             self._pool(pool).storageVolLookupByName(name).delete()
 
     def upload(self, pool: str, name: str, read: Callable[[int], bytes], size: int, *, shown: Callable[[int], None]) -> None:
-        """Write ``size`` bytes into a volume, as ``read`` gives them; ``shown`` is told how many went so far."""
+        """Write ``size`` bytes into a volume from its beginning on, as ``read`` gives them; ``shown`` is told how many went so far."""
         with translated(f"write the volume {name}"):
             volume = self._pool(pool).storageVolLookupByName(name)
             stream = self._hypervisor.link().newStream(0)
@@ -147,12 +141,12 @@ class Storage:
                     stream.abort()
                 raise
 
-    def download(self, pool: str, name: str, sink: Callable[[bytes], object], *, offset: int = 0) -> None:
-        """Give a volume's bytes from ``offset`` on to ``sink``, part by part."""
+    def download(self, pool: str, name: str, sink: Callable[[bytes], object], *, offset: int = 0, length: int = 0) -> None:
+        """Give a volume's bytes from ``offset`` on to ``sink``, part by part; ``length``: so many of them, 0: all."""
         with translated(f"read the volume {name}"):
             volume = self._pool(pool).storageVolLookupByName(name)
             stream = self._hypervisor.link().newStream(0)
-            volume.download(stream, offset, 0)
+            volume.download(stream, offset, length)
             try:
                 while part := stream.recv(CHUNK):
                     sink(part)
@@ -176,6 +170,22 @@ def _facts(volume: libvirt.virStorageVol) -> VolumeFacts:
         told.findtext("target/timestamps/mtime", ""),
         told.findtext("backingStore/path", ""),
     )
+
+
+def _render(name: str, size: int, backing: Backing | None) -> str:
+    root = ET.Element("volume")
+    ET.SubElement(root, "name").text = name
+    ET.SubElement(root, "capacity").text = str(backing.capacity if backing else size)
+    target = ET.SubElement(root, "target")
+    ET.SubElement(target, "format", {"type": "qcow2" if backing else "raw"})
+    ET.SubElement(ET.SubElement(target, "permissions"), "mode").text = "0600"
+    if backing is None:
+        ET.SubElement(root, "allocation").text = "0"
+    else:
+        below = ET.SubElement(root, "backingStore")
+        ET.SubElement(below, "path").text = str(backing.path)
+        ET.SubElement(below, "format", {"type": "qcow2"})
+    return ET.tostring(root, encoding="unicode")
 
 
 def _send(stream: libvirt.virStream, part: bytes) -> None:

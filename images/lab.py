@@ -24,7 +24,8 @@ from images.ready_page import ReadyPage
 from images.reference_image import ensure_reference_image
 from images.segment import SPARE, SegmentCard, segment_mac
 from images.store import Image
-from images.template import Template, Without, ensure_template
+from images.template import Without, ensure_template
+from images.template_store import Template
 from images.uplink import Uplink
 from kit.errors import FailedError, ToolError
 from kit.process import need_program, run
@@ -139,7 +140,7 @@ def plan_box(
         cpus=max(image.cpus, min(2, os.cpu_count() or 1)) if is_own else None,
         ready=ready,
         # A spare card, so that machines on a segment and others are clones of one template.
-        segments=tuple(segments) or (SPARE,) if is_own and uplink is None else (),
+        segments=tuple(segments) or (SPARE,) if is_own else (),
         uplink=uplink,
     )
 
@@ -307,21 +308,21 @@ def describe(facts: MachineFacts, entry: LabEntry | None = None) -> LabBox:
     )
 
 
-def _shape(spec: MachineSpec) -> tuple[str, int | None, int, Uplink | None]:
+def _shape(spec: MachineSpec) -> tuple[str, int | None, int, Uplink | None, ReadyPage | None]:
     """Machines that are equal in this are clones of one template."""
-    return spec.image, spec.cpus, len(spec.segments), spec.uplink
+    return spec.image, spec.cpus, len(spec.segments), spec.uplink, spec.ready
 
 
 def _find_template(machines: Machines, one: MachineSpec, specs: Sequence[MachineSpec], shown: Progress) -> Template | Without:
-    if one.uplink is not None:
-        return Without(f"it is on the {one.uplink}: templates are saved with a card on user networking")
     asked = {one.host for spec in specs for one in spec.forwards}
     image = machines.store.read_image(one.image)
 
     def find_forward() -> Forward:
         return next(forwards[0] for forwards in map(make_forwards, _free_numbers(machines)) if forwards[0].host not in asked)
 
-    return ensure_template(machines, image, one.cpus or image.cpus, find_forward, progress=shown, spares=len(one.segments))
+    return ensure_template(
+        machines, image, one.cpus or image.cpus, find_forward, progress=shown, spares=len(one.segments), uplink=one.uplink, ready=one.ready
+    )
 
 
 def _raise(

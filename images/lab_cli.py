@@ -25,6 +25,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Ttl = Annotated[str, typer.Option(help="How long they may stay, such as 30m, 4h or 2d; `lab reap` then removes them.")]
 Cold = Annotated[bool, typer.Option("--cold", help="Boot them, do not clone.")]
+Network = Annotated[str, typer.Option(help="A network of the hypervisor's to be on, with an address from its DHCP.")]
+Bridge = Annotated[str, typer.Option(help="A bridge of the hypervisor's to be on.")]
 
 
 class Lines:
@@ -52,8 +54,8 @@ def lab_up(
     ] = "",
     ready_status: Annotated[int, typer.Option(help="The HTTP status that counts; 0: any below 500.")] = 0,
     ready_text: Annotated[str, typer.Option(help="A text that must stand in that page.")] = "",
-    network: Annotated[str, typer.Option(help="A network of the hypervisor's to be on, with an address from its DHCP.")] = "",
-    bridge: Annotated[str, typer.Option(help="A bridge of the hypervisor's to be on.")] = "",
+    network: Network = "",
+    bridge: Bridge = "",
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -80,6 +82,8 @@ def lab_pair(
     *,
     ttl: Ttl = "never",
     cold: Cold = False,
+    network: Network = "",
+    bridge: Bridge = "",
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -87,14 +91,16 @@ def lab_pair(
     from images.lab import find_image, parse_ttl
     from images.lab_group import ensure_pair, plan_pair
     from images.machine import open_machines
+    from images.uplink import find_uplink
 
-    seconds = parse_ttl(ttl)
+    seconds, uplink = parse_ttl(ttl), find_uplink(network, bridge)
     with open_machines(progress=Lines()) as machines:
+        machines.verify_way(uplink)
         found = find_image(machines, image, progress=Lines())
         if dry_run:
-            _print_planned(plan_pair(machines, found), as_json=as_json)
+            _print_planned(plan_pair(machines, found, uplink=uplink), as_json=as_json)
             return
-        boxes = ensure_pair(machines, found, ttl=seconds, cold=cold, progress=Lines())
+        boxes = ensure_pair(machines, found, ttl=seconds, cold=cold, uplink=uplink, progress=Lines())
         _print_rows([dataclasses.asdict(box) for box in boxes], as_json=as_json)
 
 
@@ -104,6 +110,8 @@ def lab_topology(
     *,
     ttl: Ttl = "never",
     cold: Cold = False,
+    network: Network = "",
+    bridge: Bridge = "",
     as_json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -115,13 +123,16 @@ def lab_topology(
     from images.lab_group import ensure_topology, find_images, plan_topology
     from images.machine import open_machines
     from images.topology import read_topology
+    from images.uplink import find_uplink
 
-    seconds, topology = parse_ttl(ttl), read_topology(file)
+    seconds, topology, uplink = parse_ttl(ttl), read_topology(file), find_uplink(network, bridge)
     with open_machines(progress=Lines()) as machines:
+        machines.verify_way(uplink)
         if dry_run:
-            _print_planned(plan_topology(machines, topology, find_images(machines, topology, progress=Lines())), as_json=as_json)
+            found = find_images(machines, topology, progress=Lines())
+            _print_planned(plan_topology(machines, topology, found, uplink=uplink), as_json=as_json)
             return
-        boxes = ensure_topology(machines, topology, ttl=seconds, cold=cold, progress=Lines())
+        boxes = ensure_topology(machines, topology, ttl=seconds, cold=cold, uplink=uplink, progress=Lines())
         _print_rows([dataclasses.asdict(box) for box in boxes], as_json=as_json)
 
 

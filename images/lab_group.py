@@ -14,6 +14,7 @@ from images.machine import MachineFacts, Machines, MachineSpec
 from images.segment import SegmentCard, free_network, plan_segment, segment_mac
 from images.store import Image
 from images.topology import Seat, Topology, TopologyBox
+from images.uplink import Uplink
 from kit.errors import BoxshiftError
 from kit.progress import Progress, Silent
 
@@ -22,21 +23,37 @@ ATTEMPTS = 3
 
 
 def ensure_pair(
-    machines: Machines, image: Image, *, ttl: float | None = None, cold: bool = False, progress: Progress | None = None
+    machines: Machines,
+    image: Image,
+    *,
+    ttl: float | None = None,
+    cold: bool = False,
+    uplink: Uplink | None = None,
+    progress: Progress | None = None,
 ) -> tuple[LabBox, ...]:
     """Two appliances of an image on a private segment of their own, ready, and each proved to reach the other there.
+
+    ``uplink``: what the first card of each hangs on, None: user networking.
 
     Raises:
         As :func:`ensure_topology`.
 
     """
-    return _ensure(machines, lambda: plan_pair(machines, image), ttl=ttl, cold=cold, shown=progress or Silent())
+    return _ensure(machines, lambda: plan_pair(machines, image, uplink=uplink), ttl=ttl, cold=cold, shown=progress or Silent())
 
 
 def ensure_topology(
-    machines: Machines, topology: Topology, *, ttl: float | None = None, cold: bool = False, progress: Progress | None = None
+    machines: Machines,
+    topology: Topology,
+    *,
+    ttl: float | None = None,
+    cold: bool = False,
+    uplink: Uplink | None = None,
+    progress: Progress | None = None,
 ) -> tuple[LabBox, ...]:
     """All machines of the topology, ready, and each proved to reach the others on its segments. Where one fails none is left.
+
+    ``uplink`` as :func:`ensure_pair` has it.
 
     Raises:
         SpecError, NotOursError: the topology stands already, or a machine of someone else has one of its names. Nothing was made.
@@ -45,7 +62,9 @@ def ensure_topology(
 
     """
     found = find_images(machines, topology, progress=progress)
-    return _ensure(machines, lambda: plan_topology(machines, topology, found), ttl=ttl, cold=cold, shown=progress or Silent())
+    return _ensure(
+        machines, lambda: plan_topology(machines, topology, found, uplink=uplink), ttl=ttl, cold=cold, shown=progress or Silent()
+    )
 
 
 def find_images(machines: Machines, topology: Topology, *, progress: Progress | None = None) -> dict[str | None, Image]:
@@ -53,7 +72,9 @@ def find_images(machines: Machines, topology: Topology, *, progress: Progress | 
     return {wanted: lab.find_image(machines, wanted, progress=progress) for wanted in dict.fromkeys(box.image for box in topology.boxes)}
 
 
-def plan_topology(machines: Machines, topology: Topology, found: Mapping[str | None, Image]) -> tuple[MachineSpec, ...]:
+def plan_topology(
+    machines: Machines, topology: Topology, found: Mapping[str | None, Image], *, uplink: Uplink | None = None
+) -> tuple[MachineSpec, ...]:
     """The machines of a topology, with names, networks and addresses that nothing uses.
 
     Raises:
@@ -71,18 +92,20 @@ def plan_topology(machines: Machines, topology: Topology, found: Mapping[str | N
     count = sum(box.count for box in topology.boxes)
     numbers = iter(lab.choose_numbers(machines, count))
     return tuple(
-        lab.plan_box(found[box.image], next(numbers), name=f"{topology.name}-{name}", group=topology.name, segments=cards[name])
+        lab.plan_box(
+            found[box.image], next(numbers), name=f"{topology.name}-{name}", group=topology.name, segments=cards[name], uplink=uplink
+        )
         for box in topology.boxes
         for name in box.machine_names
     )
 
 
-def plan_pair(machines: Machines, image: Image) -> tuple[MachineSpec, ...]:
+def plan_pair(machines: Machines, image: Image, *, uplink: Uplink | None = None) -> tuple[MachineSpec, ...]:
     """Two machines ``a`` and ``b`` on a segment; pair and segment have the first name that no group has."""
     taken = {lab.find_group(request) for request in machines.ledger.list_lab()}
     name = next(name for number in range(1, len(taken) + 2) if (name := f"{PAIR}-{number}") not in taken)
     boxes = tuple(TopologyBox(one, image.digest, 1, (Seat(name),)) for one in ("a", "b"))
-    return plan_topology(machines, Topology(name, {name: None}, boxes), {image.digest: image})
+    return plan_topology(machines, Topology(name, {name: None}, boxes), {image.digest: image}, uplink=uplink)
 
 
 def verify_reach(machines: Machines, names: tuple[str, ...]) -> None:

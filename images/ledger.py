@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS machine (
   request TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, uuid TEXT NOT NULL UNIQUE, mark TEXT NOT NULL, mac TEXT NOT NULL,
   state TEXT NOT NULL, image TEXT NOT NULL, memory_mib INTEGER NOT NULL, cpus INTEGER NOT NULL, forwards TEXT NOT NULL,
-  ready TEXT NOT NULL DEFAULT '', segments TEXT NOT NULL DEFAULT '[]', uplink TEXT NOT NULL DEFAULT ''
+  ready TEXT NOT NULL DEFAULT '', segments TEXT NOT NULL DEFAULT '[]', uplink TEXT NOT NULL DEFAULT '', generation TEXT NOT NULL DEFAULT '0'
 );
 CREATE TABLE IF NOT EXISTS lab (
   request TEXT PRIMARY KEY, maker TEXT NOT NULL, path TEXT NOT NULL, reason TEXT NOT NULL, expires REAL, ready_seconds REAL
@@ -49,7 +49,7 @@ class EntryState(enum.Enum):
 
 @dataclass(frozen=True)
 class Entry:
-    """One machine of ours. ``image`` is a digest; memory in MiB."""
+    """One machine of ours. ``image`` is a digest; memory in MiB; ``generation``: which of its disks it writes to, where it has several."""
 
     request: str
     name: str
@@ -64,6 +64,7 @@ class Entry:
     ready: ReadyPage | None = None
     segments: tuple[SegmentCard, ...] = ()
     uplink: Uplink | None = None
+    generation: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,12 @@ class Ledger:
             base.execute("UPDATE machine SET state = ? WHERE request = ?", (state.value, entry.request))
         return replace(entry, state=state)
 
+    def change_generation(self, entry: Entry, generation: int) -> Entry:
+        """Write to which of its disks it writes from now on."""
+        with self._open() as base:
+            base.execute("UPDATE machine SET generation = ? WHERE request = ?", (str(generation), entry.request))
+        return replace(entry, generation=generation)
+
     def delete(self, entry: Entry) -> None:
         """Forget it: the last thing that is done when a machine is removed. Its mark is remembered for a day (:meth:`list_removed`)."""
         now = time.time()
@@ -174,8 +181,8 @@ class Ledger:
         """All machines, by name."""
         with self._open() as base:
             rows = base.execute(
-                "SELECT request, name, uuid, mark, mac, state, image, memory_mib, cpus, forwards, ready, segments, uplink "
-                "FROM machine ORDER BY name"
+                "SELECT request, name, uuid, mark, mac, state, image, memory_mib, cpus, forwards, ready, segments, uplink, "
+                "generation FROM machine ORDER BY name"
             ).fetchall()
         return tuple(
             _entry(row) for row in rows
@@ -201,16 +208,16 @@ class Ledger:
 
 
 def _add_columns(base: sqlite3.Connection) -> None:
-    """What a ledger lacks that was begun before there were machines of foreign images, private segments and networks."""
+    """What a ledger lacks that was begun before there were machines of foreign images, private segments, networks and generations."""
     present = {row[1] for row in base.execute("PRAGMA table_info(machine)")}
-    for name, default in (("ready", ""), ("segments", "[]"), ("uplink", "")):
+    for name, default in (("ready", ""), ("segments", "[]"), ("uplink", ""), ("generation", "0")):
         if name not in present:
             with suppress(sqlite3.OperationalError):  # another process was faster
                 base.execute(f"ALTER TABLE machine ADD COLUMN {name} TEXT NOT NULL DEFAULT '{default}'")
 
 
 def _entry(row: tuple[Any, ...]) -> Entry:
-    request, name, machine, mark, mac, state, image, memory, cpus, forwards, ready, segments, uplink = row
+    request, name, machine, mark, mac, state, image, memory, cpus, forwards, ready, segments, uplink, generation = row
     return Entry(
         request,
         name,
@@ -225,6 +232,7 @@ def _entry(row: tuple[Any, ...]) -> Entry:
         _ready(json.loads(ready)) if ready else None,
         tuple(SegmentCard(**one) for one in json.loads(segments)),
         _uplink(json.loads(uplink)) if uplink else None,
+        int(generation),
     )
 
 

@@ -27,7 +27,6 @@ from images.hypervisor import DomainFacts, Hypervisor, Power
 from images.hypervisor_networks import find_address, verify_network
 from images.ledger import Entry, EntryState, Ledger
 from images.locking import hold
-from images.machine_files import disk_of, ensure_folder, plan_domain, verify_reachable
 from images.place import LocalPlace, Place
 from images.pool_place import PoolPlace, find_pool_folder
 from images.ports import is_taken
@@ -62,7 +61,7 @@ class Machines:
     def place(self) -> Place:
         """Where the files of these machines are."""
         if self._pool_folder is None:
-            return LocalPlace(self.home, self.store, self.hypervisor.uri, self._progress)
+            return LocalPlace(self.home, self.store, self.hypervisor, self._progress)
         return PoolPlace(self.home, self.store, self.hypervisor, self.ledger.read_owner(), self._pool_folder, progress=self._progress)
 
     @property
@@ -108,22 +107,18 @@ class Machines:
             self._verify_same(entry, spec)
             return self._facts(self._ensure_running(entry))
 
-    def ensure_restored(self, spec: MachineSpec, *, disk: Callable[[Path], None], restore: Callable[[Domain], None]) -> MachineFacts:
-        """Make a new machine from a saved one: ``disk`` makes its disk at a path, ``restore`` starts it.
+    def ensure_restored(self, spec: MachineSpec, *, base: Path, restore: Callable[[Domain], None]) -> MachineFacts:
+        """Make a new machine from a saved one, with a disk on top of ``base``; ``restore`` starts it.
 
         Raises:
-            As :meth:`ensure_machine`, and whatever ``disk`` and ``restore`` raise; what was made until then stays.
+            As :meth:`ensure_machine`, and whatever ``restore`` raises; what was made until then stays.
 
         """
         with self.only(spec.name):
             self._refuse_foreign(spec.name)
-            verify_reachable(self.home, self.hypervisor.uri)
             entry = self._plan(spec)
-            mark = self.ledger.mark_of(entry)
-            ensure_folder(self.home, entry, mark)
-            disk(disk_of(self.home, entry))
-            image = self.store.read_image(entry.image)
-            domain = plan_domain(self.home, image, entry, mark=mark, accelerator=self.acceleration.accelerator)
+            mark, accelerator = self.ledger.mark_of(entry), self.acceleration.accelerator
+            domain = self.place.ensure_copy(entry, base, mark=mark, accelerator=accelerator)
             self.hypervisor.define(render_domain(domain))
             entry = self.ledger.change_state(entry, EntryState.BOOTED)
             with self._naming_taken_ports(entry):
@@ -222,6 +217,14 @@ class Machines:
             self.place.remove(entry.uuid)
             self.ledger.delete(entry)
             return True
+
+    def ensure_forgotten(self, name: str) -> None:
+        """Take a machine that is off out of hypervisor and ledger and leave its files, which are somebody else's from now on."""
+        with self.only(name):
+            entry = self._entry(name)
+            if self._own_domain(entry) is not None:
+                self.hypervisor.undefine(entry.uuid)
+            self.ledger.delete(entry)
 
     def _plan(self, spec: MachineSpec) -> Entry:
         image = self.store.read_image(spec.image)

@@ -12,12 +12,17 @@ from images.acceleration import Acceleration, find_acceleration
 from images.appliance_machine import PROPERTIES
 from images.claim import find_claim
 from images.console import console_tail
-from images.domain import Accelerator, Mark
+from images.domain import Accelerator, Domain, Mark
 from images.home import Home
+from images.hypervisor import Hypervisor
 from images.ledger import Entry
-from images.machine_files import console_of, disk_of, ensure_definition, folder_of, verify_reachable
-from images.store import Store
+from images.local_templates import LocalTemplates
+from images.machine_files import console_of, disk_of, ensure_definition, ensure_folder, folder_of, plan_domain, verify_reachable
+from images.store import Store, create_overlay
+from images.template_store import TemplateStore
 from kit.progress import Progress
+
+OVERLAY_SECONDS = 60.0
 
 
 class Place(Protocol):
@@ -28,7 +33,12 @@ class Place(Protocol):
 
     @property
     def is_here(self) -> bool:
-        """Whether paths mean the same to us and to the hypervisor, so that saved machines can be rewritten and copied."""
+        """Whether paths mean the same to us and to the hypervisor."""
+        ...
+
+    @property
+    def templates(self) -> TemplateStore:
+        """Saved machines that are cloned there."""
         ...
 
     @property
@@ -45,6 +55,15 @@ class Place(Protocol):
 
         Raises:
             As :func:`images.machine_files.ensure_definition`, and NotOursError: what has the name of our pool is not ours.
+
+        """
+        ...
+
+    def ensure_copy(self, entry: Entry, base: Path, *, mark: Mark, accelerator: Accelerator) -> Domain:
+        """Make the files of a new copy of a saved machine, a claim first, its disk on top of ``base``; the domain to define.
+
+        Raises:
+            As :meth:`ensure_definition`.
 
         """
         ...
@@ -87,11 +106,12 @@ class LocalPlace:
 
     is_here, is_remote = True, False
 
-    def __init__(self, home: Home, store: Store, uri: str, progress: Progress) -> None:
+    def __init__(self, home: Home, store: Store, hypervisor: Hypervisor, progress: Progress) -> None:
         self._home = home
         self._store = store
-        self._uri = uri
+        self._hypervisor = hypervisor
         self._progress = progress
+        self.templates = LocalTemplates(home, hypervisor)
 
     def find_acceleration(self, *, again: bool = False) -> Acceleration:
         """Proved once since this computer was started."""
@@ -99,8 +119,15 @@ class LocalPlace:
 
     def ensure_definition(self, entry: Entry, *, mark: Mark, accelerator: Accelerator) -> str:
         """Its folder in the home, and what is in it."""
-        verify_reachable(self._home, self._uri)
+        verify_reachable(self._home, self._hypervisor.uri)
         return ensure_definition(self._home, self._store, entry, mark=mark, accelerator=accelerator)
+
+    def ensure_copy(self, entry: Entry, base: Path, *, mark: Mark, accelerator: Accelerator) -> Domain:
+        """Its folder in the home, and what is in it."""
+        verify_reachable(self._home, self._hypervisor.uri)
+        ensure_folder(self._home, entry, mark)
+        create_overlay(base, disk_of(self._home, entry), timeout=OVERLAY_SECONDS)
+        return plan_domain(self._home, self._store.read_image(entry.image), entry, mark=mark, accelerator=accelerator)
 
     def find_disk(self, entry: Entry) -> Path:
         """In its folder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -130,10 +131,35 @@ class Pool:
             raise HypervisorError(f"The volume {name} was written and is not there.", hint="Does something else delete files there?")
         return found
 
-    def read(self, name: str, *, offset: int = 0) -> bytes:
-        """What a file holds, from ``offset`` on."""
+    def copy(self, source: str, name: str) -> None:
+        """A file with the bytes of another, copied by the hypervisor itself.
+
+        Raises:
+            SpaceError: it has no room for it.
+            HypervisorError: the copy has another size.
+
+        """
+        found = self.find_volume(source)
+        size = found.size if found is not None else 0
+        self._verify_space(size)
+        if self._storage.copy_volume(self.name, source, name).size != size:
+            raise HypervisorError(f"The copy of the volume {source} is not as long as that is.", hint="Is a disk full or failing there?")
+
+    def overwrite(self, name: str, content: bytes) -> None:
+        """Put ``content`` in place of as many bytes at the beginning of a file; read back and compared.
+
+        Raises:
+            HypervisorError: what came back differs.
+
+        """
+        self._storage.upload(self.name, name, BytesIO(content).read, len(content), shown=lambda _: None)
+        if self.read(name, length=len(content)) != content:
+            raise HypervisorError(f"The volume {name} is not what was written into it.", hint="Is a disk failing there?")
+
+    def read(self, name: str, *, offset: int = 0, length: int = 0) -> bytes:
+        """What a file holds, from ``offset`` on; ``length``: so many bytes, 0: all."""
         parts: list[bytes] = []
-        self._storage.download(self.name, name, parts.append, offset=offset)
+        self._storage.download(self.name, name, parts.append, offset=offset, length=length)
         return b"".join(parts)
 
     def hash(self, name: str) -> str:

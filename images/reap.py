@@ -8,11 +8,9 @@ Machines of migrations are never reaped: only what a lab or a template asked for
 from __future__ import annotations
 
 import enum
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from images import lab, template
 from images.domain import Mark
@@ -99,13 +97,15 @@ def apply_reap(machines: Machines, one: Leftover) -> None:
     elif one.kind is Kind.LOST:
         _remove_lost(machines, one)
     elif one.kind is Kind.FOLDER:
-        machines.place.remove(one.key)
+        # What was a machine's may have become a template's since.
+        if one.key in machines.place.list_claims():
+            machines.place.remove(one.key)
     elif one.kind is Kind.RECORD:
         machines.ledger.forget_lab(one.key)
     elif one.kind is Kind.STORED:
         machines.place.remove_over(one.key)
     else:
-        _remove_template(machines.home.templates / one.key)
+        template.remove_over(machines, one.key)
 
 
 def _find_machines(entries: dict[str, Entry], known: dict[str, LabEntry], now: float) -> Iterator[Leftover]:
@@ -167,14 +167,6 @@ def _find_records(entries: dict[str, Entry], known: dict[str, LabEntry]) -> Iter
     for record in known.values():
         if record.request not in requests and not is_alive(record.maker):
             yield Leftover(Kind.RECORD, record.request, "its machine was never made")
-
-
-def _remove_template(path: Path) -> None:
-    if path.is_dir():
-        (path / template.STATE).unlink(missing_ok=True)  # what was in its memory first
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _remove_lost(machines: Machines, one: Leftover) -> None:

@@ -27,6 +27,7 @@ from images.errors import SavedStateError
 _HEADER = struct.Struct("=16s5I56s")
 MAGIC, VERSION, STREAM_MAGIC = b"LibvirtQemudSave", 2, b"QEVM"
 BEFORE_FIRST = "10.0.2.14"
+COLD = "Machines are booted cold instead."
 MOST_TEXT = 1 << 22  # bytes; what a machine of ours has is some thousand
 
 
@@ -70,15 +71,25 @@ def read_saved(source: BinaryIO) -> Saved:
     return Saved(xml, cookie, bool(running), _HEADER.size + length)
 
 
-def render_saved(saved: Saved) -> bytes:
-    """The bytes that stand before the stream; the stream follows at once, however long the text is (``saved.start`` does not count)."""
+def render_saved(saved: Saved, *, room: int | None = None) -> bytes:
+    """The bytes that stand before the stream; the stream follows at once, however long the text is (``saved.start`` does not count).
+
+    ``room``: exactly so many bytes, the text padded with zeros as libvirt itself does, so that the stream of a file may stay where it is.
+
+    Raises:
+        SavedStateError: the text cannot be written, or does not fit into ``room``.
+
+    """
     text = saved.xml.encode() + b"\0"
     cookie_at = len(text) if saved.cookie is not None else 0
     if saved.cookie is not None:
         text += saved.cookie.encode() + b"\0"
     if len(text) > MOST_TEXT or text.count(b"\0") != 1 + (saved.cookie is not None):
         raise _unknown("its new text could not be read back")
-    return _HEADER.pack(MAGIC, VERSION, len(text), int(saved.was_running), 0, cookie_at, bytes(56)) + text
+    length = len(text) if room is None else room - _HEADER.size
+    if len(text) > length:
+        raise SavedStateError(f"The saved state has room for {length} bytes of text, and its new text has {len(text)}.", hint=COLD)
+    return _HEADER.pack(MAGIC, VERSION, length, int(saved.was_running), 0, cookie_at, bytes(56)) + text.ljust(length, b"\0")
 
 
 def render_copy(xml: str, domain: Domain) -> str:
@@ -92,9 +103,12 @@ def render_copy(xml: str, domain: Domain) -> str:
     root, own = _parse(xml), _parse(render_domain(replace(domain, first_lease=BEFORE_FIRST)))
     for path in ("name", "uuid", "genid", "os/cmdline"):
         _one(root, path).text = _one(own, path).text
-    for path in ("metadata", f"{{{QEMU_NAMESPACE}}}commandline"):
+    commandline = f"{{{QEMU_NAMESPACE}}}commandline"  # none where all its cards are libvirt's
+    for path in ("metadata", commandline) if root.find(commandline) is not None or own.find(commandline) is not None else ("metadata",):
         old = _one(root, path)
         root[list(root).index(old)] = _one(own, path)
+    if root.find("devices/interface") is not None or own.find("devices/interface") is not None:
+        _move_card(_one(root, "devices/interface"), _one(own, "devices/interface"))
     disk = _one(root, "devices/disk")
     _one(disk, "source").attrib.update({"file": str(domain.disk)})
     for left in disk.findall("backingStore"):
@@ -105,6 +119,18 @@ def render_copy(xml: str, domain: Domain) -> str:
         for left in channel.findall("source"):  # libvirt chooses the socket's path by the domain's name
             channel.remove(left)
     return ET.tostring(root, encoding="unicode")
+
+
+def _move_card(card: ET.Element, own: ET.Element) -> None:
+    """The card stays where it is; its address and what it hangs on are its own, and libvirt makes its end of the cable anew."""
+    if card.get("type") != own.get("type"):
+        raise _unknown(f"its card hangs on a {card.get('type')} where it shall hang on a {own.get('type')}")
+    _one(card, "mac").set("address", _one(own, "mac").get("address", ""))
+    source = _one(card, "source")
+    source.attrib.clear()  # with the name, libvirt's facts of the port that it had
+    source.attrib.update(_one(own, "source").attrib)
+    for left in card.findall("target"):
+        card.remove(left)
 
 
 def _split(text: bytes, cookie_at: int) -> tuple[str, str | None]:
@@ -140,4 +166,4 @@ def _one(node: ET.Element, path: str) -> ET.Element:
 
 
 def _unknown(fault: str) -> SavedStateError:
-    return SavedStateError(f"The saved state is of a form that is not known: {fault}.", hint="Machines are booted cold instead.")
+    return SavedStateError(f"The saved state is of a form that is not known: {fault}.", hint=COLD)

@@ -5,27 +5,18 @@ from __future__ import annotations
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
-from images import identity
+from images import identity, pool_snapshot
 from images.errors import GuestSilentError, HypervisorError, IdentityError, SpecError
 from images.machine import MachineFacts, Machines
+from images.pool_place import PoolPlace
+from images.pool_snapshot import Snapshot
 from kit.process import need_program, run
 
 FOLDER, STATE, DISKS = "snapshots", "state", "disk*.qcow2"  # an imported appliance may have several disks
 COPY_SECONDS = 600.0
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """``created`` in seconds since 1970; ``size`` in bytes on the disk."""
-
-    machine: str
-    label: str
-    created: float
-    size: int
 
 
 def take_snapshot(machines: Machines, name: str, label: str) -> Snapshot:
@@ -36,16 +27,19 @@ def take_snapshot(machines: Machines, name: str, label: str) -> Snapshot:
         HypervisorError: the appliance does not run.
 
     """
-    _verify_here(machines)
     if not _LABEL.fullmatch(label):
         raise SpecError(f"{label!r} cannot be a snapshot's label.", hint="Use lower-case letters, digits and dashes, at most 32.")
     with machines.only(name):
         facts = machines.read_machine(name)
         if facts.power.is_off:
             raise HypervisorError(f"{name} does not run: there is no memory to keep.", hint="Start it first: boxshift lab start.")
+        if isinstance(machines.place, PoolPlace):
+            if label in (one.label for one in pool_snapshot.list_labels(machines.place, facts)):
+                raise _taken(name, label)
+            return pool_snapshot.take(machines, machines.place, facts, label)
         target = _folder(facts) / label
         if target.exists():
-            raise SpecError(f"{name} has a snapshot {label!r} already.", hint="Choose another label.")
+            raise _taken(name, label)
         _folder(facts).mkdir(mode=0o700, exist_ok=True)
         half = _folder(facts) / f".half-{secrets.token_hex(4)}"
         half.mkdir(mode=0o700)
@@ -70,20 +64,15 @@ def restore_snapshot(machines: Machines, name: str, label: str) -> bool:
         SpecError: there is no such snapshot.
 
     """
-    _verify_here(machines)
     with machines.only(name):
         facts = machines.read_machine(name)
-        source = _folder(facts) / label
-        if not _LABEL.fullmatch(label) or not (source / STATE).exists():
-            known = ", ".join(one.label for one in list_snapshots(machines, name)) or "none"
-            raise SpecError(f"{name} has no snapshot {label!r}.", hint=f"It has: {known}.")
-        if not facts.power.is_off:
-            machines.hypervisor.destroy(facts.uuid)
-        for disk in source.glob(DISKS):
-            half = facts.disk.with_name(f".{disk.name}.half-{secrets.token_hex(4)}")
-            _copy(disk, half)
-            half.rename(facts.disk.with_name(disk.name))
-        machines.hypervisor.restore(source / STATE)
+        known = [one.label for one in list_snapshots(machines, name)]
+        if label not in known:
+            raise SpecError(f"{name} has no snapshot {label!r}.", hint=f"It has: {', '.join(known) or 'none'}.")
+        if isinstance(machines.place, PoolPlace):
+            pool_snapshot.restore(machines, machines.place, facts, label)
+        else:
+            _restore(machines, facts, _folder(facts) / label)
     try:
         identity.stir(machines.hypervisor, facts.uuid, factor=machines.acceleration.factor)
     except (GuestSilentError, IdentityError, HypervisorError):  # a machine of an imported image has not even the port
@@ -93,14 +82,24 @@ def restore_snapshot(machines: Machines, name: str, label: str) -> bool:
 
 def list_snapshots(machines: Machines, name: str) -> tuple[Snapshot, ...]:
     """All of an appliance, by label."""
-    _verify_here(machines)
     facts = machines.read_machine(name)
+    if isinstance(machines.place, PoolPlace):
+        return pool_snapshot.list_labels(machines.place, facts)
     return tuple(_read(facts, folder) for folder in sorted(_folder(facts).glob("[a-z0-9]*")))
 
 
-def _verify_here(machines: Machines) -> None:
-    if not machines.place.is_here:
-        raise SpecError("There are no snapshots of machines whose files the hypervisor keeps itself.", hint="virsh snapshot-create-as can.")
+def _restore(machines: Machines, facts: MachineFacts, source: Path) -> None:
+    if not facts.power.is_off:
+        machines.hypervisor.destroy(facts.uuid)
+    for disk in source.glob(DISKS):
+        half = facts.disk.with_name(f".{disk.name}.half-{secrets.token_hex(4)}")
+        _copy(disk, half)
+        half.rename(facts.disk.with_name(disk.name))
+    machines.hypervisor.restore(source / STATE)
+
+
+def _taken(name: str, label: str) -> SpecError:
+    return SpecError(f"{name} has a snapshot {label!r} already.", hint="Choose another label.")
 
 
 def _folder(facts: MachineFacts) -> Path:

@@ -8,63 +8,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
-import shutil
-import struct
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from images import identity
-from images.acceleration import EMULATOR, stamp_emulator
-from images.domain import Accelerator, Domain, Forward, Mark, render_domain
+from images.domain import Domain, Forward, Mark, render_domain
 from images.errors import NotReadyError, SavedStateError
-from images.locking import hold, is_held, read_self
-from images.machine import Machines, MachineSpec
-from images.readiness import https_probe, read_leaf, wait_for_ready
-from images.ready_page import Speech
-from images.saved import read_saved
+from images.locking import hold, read_self
+from images.machine import MachineFacts, Machines, MachineSpec
+from images.readiness import TLS_PORT, https_probe, read_leaf, wait_for_ready
+from images.ready_page import ReadyPage, Speech
 from images.segment import SPARE, segment_mac
 from images.store import Image
+from images.template_store import Template, lock_of
+from images.uplink import Uplink
 from kit.errors import FailedError
 from kit.files import write_private
-from kit.process import need_program
 from kit.progress import Progress
 
 REQUEST = "template:"
-STATE, DISK, FACTS, SEAL, NONE = "state", "disk.qcow2", "template.json", "seal.json", ".none.json"
-QCOW2 = b"QFI\xfb"
+NONE = ".none.json"
 MAKE_SECONDS = 900.0
 LAYOUT = 3  # of what is saved; a higher one makes every template anew
-
-
-@dataclass(frozen=True)
-class Template:
-    """A saved machine. ``mac``: its network card's address; ``leaf``: SHA-256 of the certificate that it served, in hex.
-
-    ``host_keys``: names of the files of its SSH host keys; ``spares``: how many cards for private segments it has.
-    """
-
-    key: str
-    folder: Path
-    image: str
-    memory_mib: int
-    cpus: int
-    mac: str
-    leaf: str
-    created: float
-    host_keys: tuple[str, ...]
-    spares: int
-
-    @property
-    def state(self) -> Path:
-        return self.folder / STATE
-
-    @property
-    def disk(self) -> Path:
-        return self.folder / DISK
 
 
 @dataclass(frozen=True)
@@ -74,18 +41,18 @@ class Without:
     reason: str
 
 
-def plan_key(machines: Machines, image: Image, *, memory_mib: int, cpus: int, spares: int = 1) -> str:
-    """The name of the template of these: a digest of all that a saved machine depends on."""
+def plan_key(machines: Machines, image: Image, *, memory_mib: int, cpus: int, spares: int = 1, uplink: Uplink | None = None) -> str:
+    """The name of the template of these: a digest of all that a saved machine depends on. Networks of one kind make no difference."""
     facts = machines.hypervisor.read_facts()
     accelerator = machines.acceleration.accelerator
     blank = "00000000-0000-0000-0000-000000000000"
     shape = Domain(
         name="any", uuid=blank, mark=Mark("any", "any", "any"), memory_mib=memory_mib, cpus=cpus, accelerator=accelerator,
         disk=Path("/any"), kernel=image.kernel, initrd=image.initrd, arguments=image.kernel_arguments, mac="52:54:00:00:00:00", forwards=(),
-        console_log=Path("/any"), segments=(SPARE,) * spares,
+        console_log=Path("/any"), segments=(SPARE,) * spares, uplink=uplink and Uplink(uplink.kind, "any"),
     )  # fmt: skip
-    emulator = stamp_emulator(need_program(EMULATOR, package="qemu-system-x86"))
-    parts = (LAYOUT, identity.VERSION, image.digest, render_domain(shape), emulator, facts.qemu, facts.libvirt, _processor(accelerator))
+    host = machines.place.templates.read_fingerprint(accelerator)
+    parts = (LAYOUT, identity.VERSION, image.digest, render_domain(shape), facts.qemu, facts.libvirt, host)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
@@ -99,82 +66,69 @@ def find_template(machines: Machines, key: str) -> Template | Without | None:
     none = machines.home.templates / f"{key}{NONE}"
     if none.exists():
         return Without(str(json.loads(none.read_text())["reason"]))
-    facts = next(iter(sorted(machines.home.templates.glob(f"{key}-*/{FACTS}"))), None)
-    if facts is None:
-        return None
-    found, digests = _read(facts)
-    _verify(found, digests)
-    return found
+    return machines.place.templates.find(key)
 
 
 def ensure_template(
-    machines: Machines, image: Image, cpus: int, find_forward: Callable[[], Forward], *, progress: Progress, spares: int = 1
+    machines: Machines,
+    image: Image,
+    cpus: int,
+    find_forward: Callable[[], Forward],
+    *,
+    progress: Progress,
+    spares: int = 1,
+    uplink: Uplink | None = None,
+    ready: ReadyPage | None = None,
 ) -> Template | Without:
     """The template of an image: found, or made by booting a machine and saving it. A damaged one is removed, and this time there is none.
 
-    ``find_forward`` names a free port that may lead to the HTTPS of the machine while it is made; ``spares``: cards for private segments.
+    ``find_forward`` names a free port that may lead to the HTTPS of the machine while it is made, where it has no ``uplink``; ``spares``:
+    cards for private segments; ``ready``: what shows that the clones are ready, None: in the way of their image.
 
     Raises:
         As :meth:`Machines.ensure_machine` and :func:`wait_for_ready`: it does not boot, so that a cold start would fail as well.
 
     """
-    reason = _find_obstacle(machines, image)
+    reason = _find_obstacle(machines, image, ready)
     if reason:
         return Without(reason)
-    key = plan_key(machines, image, memory_mib=image.memory_mib, cpus=cpus, spares=spares)
-    with hold(machines.home.locks / f"template-{key}", what="making a template", timeout=MAKE_SECONDS * machines.acceleration.factor):
+    key = plan_key(machines, image, memory_mib=image.memory_mib, cpus=cpus, spares=spares, uplink=uplink)
+    with hold(lock_of(machines.home, key), what="making a template", timeout=MAKE_SECONDS * machines.acceleration.factor):
+        name = machine_name(key)
+        if machines.ledger.find_name(name) is not None:
+            machines.ensure_removed(name)  # left by a process that was killed: nobody else makes this one, the lock is ours
         try:
             found = find_template(machines, key)
         except SavedStateError as error:
-            _forget(machines, key)
+            machines.place.templates.forget(key)
             return Without(f"the template was damaged and is removed ({error.sentence.rstrip('.')})")
-        return found or _make(
-            machines,
-            image,
-            key,
-            MachineSpec(
-                machine_name(key), image.digest, f"{REQUEST}{key}@{read_self()}", (find_forward(),), cpus=cpus, segments=(SPARE,) * spares
-            ),
-            progress,
-        )
+        if found is not None:
+            return found
+        request, forwards = f"{REQUEST}{key}@{read_self()}", () if uplink is not None else (find_forward(),)
+        spec = MachineSpec(name, image.digest, request, forwards, cpus=cpus, segments=(SPARE,) * spares, uplink=uplink)
+        return _make(machines, image, key, spec, progress)
 
 
 def list_templates(machines: Machines) -> tuple[Template, ...]:
     """All that are whole, by name; what is damaged is left out."""
-    found = []
-    for facts in sorted(machines.home.templates.glob(f"[0-9a-f]*/{FACTS}")):
-        with suppress(SavedStateError):
-            found.append(_read(facts)[0])
-    return tuple(found)
+    return machines.place.templates.list_all()
 
 
 def find_over(machines: Machines) -> Iterator[tuple[str, str]]:
     """What can be deleted among the templates, and why: half made, damaged, or of an image that is gone, and no disk stands on it."""
-    if not machines.place.is_here:
-        return  # there are none
-    images = {image.digest for image in machines.store.list_images()}
-    bases = {find_backing(disk) for disk in machines.home.machines.glob(f"*/{DISK}")}
-    whole = {template.folder: template.image for template in list_templates(machines)}
-    for path in sorted(machines.home.templates.iterdir()):
-        if path.name.endswith(NONE):
-            if json.loads(path.read_text()).get("image") not in images:
-                yield path.name, "its image is gone"
-        elif path.name.startswith(".half-"):
-            if not is_held(machines.home.locks / f"template-{path.name.split('-')[1]}"):
-                yield path.name, "it was never finished"
-        elif str(path / DISK) not in bases and whole.get(path) not in images:
-            yield path.name, "its image is gone" if path in whole else "it is damaged, and no disk stands on it any more"
+    images = frozenset(image.digest for image in machines.store.list_images())
+    for path in sorted(machines.home.templates.glob(f"*{NONE}")):
+        if json.loads(path.read_text()).get("image") not in images:
+            yield path.name, "its image is gone"
+    yield from machines.place.templates.list_over(images)
 
 
-def find_backing(disk: Path) -> str:
-    """The file that a qcow2 disk stands on, as its header says; empty where it stands on none, or is no qcow2."""
-    with disk.open("rb") as source:
-        head = source.read(20)
-        if len(head) < 20 or not head.startswith(QCOW2):
-            return ""
-        at, length = struct.unpack_from(">QI", head, 8)
-        source.seek(at)
-        return source.read(min(length, 4096)).decode(errors="replace") if at else ""
+def remove_over(machines: Machines, name: str) -> None:
+    """Delete one of these."""
+    if name.endswith(NONE):
+        (machines.home.templates / name).unlink(missing_ok=True)
+    else:
+        machines.place.templates.remove(name)
 
 
 def machine_name(key: str) -> str:
@@ -183,16 +137,14 @@ def machine_name(key: str) -> str:
 
 
 def _make(machines: Machines, image: Image, key: str, spec: MachineSpec, progress: Progress) -> Template | Without:
-    name, forward = spec.name, spec.forwards[0]
-    machines.ensure_removed(name)  # left by a process that was killed: nobody else makes this one, the lock is ours
     facts = machines.ensure_machine(spec)
     try:
         progress.update(f"booting a template of {image.name}: this once, clones of it start warm")
-        wait_for_ready(machines, name, probe=https_probe(), progress=progress)
+        wait_for_ready(machines, spec.name, probe=https_probe(), progress=progress)
         factor = machines.acceleration.factor
         if not identity.find_agent(machines.hypervisor, facts.uuid, factor=factor):
             return _note_none(machines, image, key, "no identity agent of this version runs inside the image: clones would not be unique")
-        leaf = read_leaf(forward.host, forward.host_port)
+        leaf = read_leaf(*machines.read_machine(spec.name).find_way(TLS_PORT))
         progress.update(f"saving the template of {image.name}")
         cards = (facts.mac, *(segment_mac(facts.mac, number) for number in range(len(facts.segments))))
         prepared = identity.prepare(machines.hypervisor, facts.uuid, cards, factor=factor)
@@ -200,37 +152,22 @@ def _make(machines: Machines, image: Image, key: str, spec: MachineSpec, progres
             "image": image.digest, "memory_mib": facts.memory_mib, "cpus": facts.cpus, "mac": facts.mac, "leaf": leaf,
             "created": time.time(), "host_keys": list(prepared.host_keys), "spares": len(facts.segments),
         }  # fmt: skip
-        half = machines.home.templates / f".half-{key}-{secrets.token_hex(4)}"
-        half.mkdir(mode=0o711)
-        try:
-            machines.hypervisor.save(facts.uuid, half / STATE)
-            facts.disk.rename(half / DISK)
-            return _keep(machines, image, key, half, record)
-        finally:
-            shutil.rmtree(half, ignore_errors=True)
+        return _keep(machines, image, key, facts, record)
     except NotReadyError:
         raise
     except FailedError as error:
         return Without(f"no template could be saved: {error.sentence.rstrip('.')}")
     finally:
-        machines.ensure_removed(name)
+        machines.ensure_removed(spec.name)
 
 
-def _keep(machines: Machines, image: Image, key: str, half: Path, record: Mapping[str, object]) -> Template | Without:
+def _keep(machines: Machines, image: Image, key: str, facts: MachineFacts, record: Mapping[str, object]) -> Template | Without:
     try:
-        with (half / STATE).open("rb") as source:
-            read_saved(source)
+        machines.place.templates.keep(key, facts, record, lambda: machines.ensure_forgotten(facts.name))
     except PermissionError:
         return _note_none(machines, image, key, "libvirt keeps saved machines where only root may read them")
     except SavedStateError as error:
         return _note_none(machines, image, key, f"this libvirt saves machines in another form ({error.sentence.rstrip('.')})")
-    (half / STATE).chmod(0o600)
-    (half / DISK).chmod(0o444)
-    digests = {name: _hash(half / name) for name in (STATE, DISK)}
-    write_private(half / FACTS, json.dumps({**record, "digests": digests}, indent=1).encode())
-    half.chmod(machines.home.templates.stat().st_mode & 0o777)
-    # A name of its own each time: the disks of clones may still stand on an earlier one that was damaged.
-    half.rename(machines.home.templates / f"{key}-{secrets.token_hex(4)}")
     found = find_template(machines, key)
     return found if found is not None else Without("the template vanished")
 
@@ -241,65 +178,10 @@ def _note_none(machines: Machines, image: Image, key: str, reason: str) -> Witho
     return Without(reason)
 
 
-def _forget(machines: Machines, key: str) -> None:
-    """Take the memory away and what tells of it; the disk goes when no clone stands on it any more (:func:`find_over`)."""
-    for folder in machines.home.templates.glob(f"{key}-*"):
-        for name in (FACTS, STATE, SEAL):
-            (folder / name).unlink(missing_ok=True)
-
-
-def _read(facts: Path) -> tuple[Template, Mapping[str, str]]:
-    try:
-        record = json.loads(facts.read_text())
-        digests = record.pop("digests")
-        record["host_keys"] = tuple(record["host_keys"])
-        return Template(key=facts.parent.name.partition("-")[0], folder=facts.parent, **record), digests
-    except (ValueError, KeyError, TypeError) as error:
-        raise SavedStateError("The template's facts cannot be read.", hint="It is made anew.") from error
-
-
-def _verify(template: Template, digests: Mapping[str, str]) -> None:
-    """Files whose size, modification time and inode are as last seen are not read again."""
-    seal_path = template.folder / SEAL
-    try:
-        seal = json.loads(seal_path.read_text())
-    except (FileNotFoundError, ValueError):
-        seal = {}
-    now: dict[str, list[int]] = {}
-    for name in (STATE, DISK):
-        path = template.folder / name
-        if not path.exists():
-            raise SavedStateError(f"The template has lost its file {name}.", hint="It is made anew.")
-        found = path.stat()
-        now[name] = [found.st_size, found.st_mtime_ns, found.st_ino]
-        if seal.get(name) != now[name] and _hash(path) != digests.get(name):
-            raise SavedStateError(f"The template's file {name} is no longer what was saved.", hint="It is made anew.")
-    if seal != now:
-        write_private(seal_path, json.dumps(now).encode())
-
-
-def _processor(accelerator: Accelerator) -> str:
-    """What the guest sees of this computer's processor: nothing under emulation, all of it under KVM."""
-    if accelerator is Accelerator.TCG:
-        return ""
-    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-    return "\n".join(line for line in lines if line.startswith(("vendor_id", "model name", "stepping", "microcode", "flags")))
-
-
-def _find_obstacle(machines: Machines, image: Image) -> str:
+def _find_obstacle(machines: Machines, image: Image, ready: ReadyPage | None) -> str:
     """Why there can be no clones; empty where nothing is known against them."""
     if image.hardware is not None:
         return "the image was imported: no identity agent of ours runs in it, so that clones would not be unique"
-    if image.ready is not None and image.ready.speech not in (Speech.TLS, Speech.HTTPS):
+    if any(page is not None and page.speech not in (Speech.TLS, Speech.HTTPS) for page in (image.ready, ready)):
         return "its machines show no certificate, by which a clone proves that it has taken an identity of its own"
-    scheme, _, rest = machines.hypervisor.uri.partition("://")
-    if not machines.place.is_here:
-        return "the hypervisor keeps its files itself: a saved machine there cannot be rewritten into a clone from here"
-    if scheme != "qemu" or not rest.startswith("/"):
-        return "only libvirt's QEMU driver on this computer can clone, and the hypervisor is reached otherwise"
-    return ""
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
+    return machines.place.templates.find_obstacle()

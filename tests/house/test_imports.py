@@ -29,7 +29,7 @@ ONLY_IN: dict[str, dict[str, str]] = {
     "multiprocessing": {},
     "pty": {},
     "pexpect": {},
-    "libvirt": {r"images/hypervisor(_storage|_networks)?\.py": "the one adapter to hypervisors"},
+    "libvirt": {r"images/hypervisor(_storage|_networks|_disks)?\.py": "the one adapter to hypervisors"},
     "libvirt_qemu": {r"images/hypervisor(_storage|_networks)?\.py": "the one adapter to hypervisors"},
     "libvirtmod": {},
     "dbos": {r"migrate/engine/.*": "the one adapter to the workflow engine"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import struct
 import tempfile
@@ -76,18 +77,32 @@ def speaking_kernel() -> bytes:
 
 
 def add_greeter(home: Home, work: Path) -> Image:
-    """The kernel of the reference appliance, and one program of a hundred lines that is the whole system (greeter.c)."""
+    """The kernel of the reference appliance, a program of some hundred lines that is the whole system (greeter.c), and OpenSSL."""
     reference = ensure_reference_image(find_home())
     tree = work / "tree"
-    for name in ("sbin", "dev", "proc", "sys"):
+    for name in ("sbin", "bin", "etc", "tmp", "dev", "proc", "sys"):
         (tree / name).mkdir(parents=True)
     source = Path(__file__).with_name("greeter.c")
     run([need_program("gcc", package="gcc"), "-static", "-O1", "-o", tree / "sbin" / "init", source], timeout=120)
+    add_openssl(tree)
     disk = work / "greeter.img"
-    run([need_program("mke2fs", package="e2fsprogs"), "-q", "-t", "ext4", "-d", tree, disk, "16M"], timeout=60)
+    run([need_program("mke2fs", package="e2fsprogs"), "-q", "-t", "ext4", "-d", tree, disk, "32M"], timeout=60)
     with Store(home).importing() as folder:
         convert = [need_program("qemu-img", package="qemu-utils"), "convert", "-f", "raw", "-O", "qcow2"]
         run([*convert, disk, folder / "disk.qcow2"], timeout=60)
         shutil.copy(reference.kernel, folder / "kernel")
         shutil.copy(reference.initrd, folder / "initrd")
         return Store(home).add(folder, Imported("greeter", "the test", reference.kernel_arguments, 128, 1))
+
+
+def add_openssl(tree: Path) -> None:
+    """The program with the libraries that it is linked to, and a certificate from the factory."""
+    openssl = Path(need_program("openssl", package="openssl"))
+    linked = run([need_program("ldd", package="libc-bin"), openssl], timeout=30).text
+    for library in re.findall(r"/\S+", linked):
+        target = tree / library.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(library, target)
+    shutil.copy(openssl, tree / "bin" / "openssl")
+    asked = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "3650", "-subj", "/CN=factory"]
+    run([openssl, *asked, "-keyout", tree / "etc" / "key", "-out", tree / "etc" / "certificate"], timeout=30)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from images.domain import Accelerator, Domain, Forward, Mark, find_mark, render_domain
 from images.errors import SavedStateError
 from images.saved import MAGIC, Saved, read_saved, render_copy, render_saved
+from images.uplink import Uplink, UplinkKind
 
 HEAD = 92
 STREAM = b"QEVM\0\0\0\3and so on"
@@ -123,3 +124,38 @@ def test_a_copy_has_nothing_of_the_template_but_its_devices() -> None:
 def test_a_domain_that_is_not_shaped_like_ours_is_refused(xml: str) -> None:
     with pytest.raises(SavedStateError):
         render_copy(xml, NEW)
+
+
+def test_a_text_for_a_room_fills_it_and_one_that_does_not_fit_is_refused() -> None:
+    saved = Saved("<domain/>", "<cookie/>", was_running=True, start=0)
+    plain = len(render_saved(saved))
+    for room in (plain, plain + 4096):
+        whole = render_saved(saved, room=room)
+        assert len(whole) == room
+        assert read_saved(io.BytesIO(whole + STREAM)) == replace(saved, start=room)
+    with pytest.raises(SavedStateError, match="has room for"):
+        render_saved(saved, room=plain - 1)
+
+
+@pytest.mark.parametrize("kind", list(UplinkKind))
+def test_a_card_on_a_network_takes_its_own_address_and_name_and_nothing_of_the_saved_ones_port(kind: UplinkKind) -> None:
+    old, port = replace(OLD, forwards=(), uplink=Uplink(kind, "old-net")), ' bridge="virbr7"' if kind is UplinkKind.NETWORK else ""
+    saved = render_domain(old).replace(
+        f'<source {kind.value}="old-net" />',
+        f'<source {kind.value}="old-net" portid="8e3a"{port} /><target dev="vnet7" /><address type="pci" slot="0x02" />',
+    )
+    assert "vnet7" in saved
+    card = ET.fromstring(render_copy(saved, replace(NEW, forwards=(), uplink=Uplink(kind, "new-net")))).find("devices/interface")
+    assert card is not None
+    told = {(one.tag, *one.attrib.items()) for one in card}
+    assert told == {
+        ("mac", ("address", NEW.mac)), ("source", (kind.value, "new-net")), ("model", ("type", "virtio")),
+        ("address", ("type", "pci"), ("slot", "0x02")),
+    }  # fmt: skip
+
+
+def test_a_card_is_not_moved_from_one_kind_of_wire_to_another() -> None:
+    network, bridge = (replace(OLD, forwards=(), uplink=Uplink(kind, "wire")) for kind in (UplinkKind.NETWORK, UplinkKind.BRIDGE))
+    for mine, theirs in ((network, bridge), (network, OLD), (OLD, network)):
+        with pytest.raises(SavedStateError):
+            render_copy(render_domain(mine), theirs)

@@ -15,8 +15,11 @@ from images.home import Home, render_slug
 from images.hypervisor_networks import NewNetwork, parse_neighbours, render_network
 from images.lab import describe, plan_lab
 from images.lab_cli import lab_app
+from images.lab_group import plan_pair, plan_topology
 from images.machine import MachineSpec
 from images.pool_place import VARIABLE, find_pool_folder, is_remote
+from images.segment import SPARE
+from images.topology import parse_topology
 from images.uplink import Uplink, UplinkKind, find_uplink
 from kit.errors import UnreachableError
 
@@ -92,9 +95,20 @@ def test_a_machine_behind_forwards_is_reached_through_them(machines: FakeMachine
 
 
 @pytest.mark.network
-def test_a_lab_on_a_bridge_has_no_forwards_and_no_spare_card(machines: FakeMachines) -> None:
+def test_a_lab_on_a_bridge_has_no_forwards_and_the_spare_card_of_all(machines: FakeMachines) -> None:
     (planned,) = plan_lab(machines, machines.store.read_image("tiny"), 1, uplink=BRIDGE)
-    assert (planned.forwards, planned.segments, planned.uplink) == ((), (), BRIDGE)
+    assert (planned.forwards, planned.segments, planned.uplink) == ((), (SPARE,), BRIDGE)
+
+
+@pytest.mark.network
+def test_a_pair_and_a_topology_on_a_bridge_have_their_segments_beside_it(machines: FakeMachines) -> None:
+    tiny = machines.store.read_image("tiny")
+    wanted = parse_topology(
+        b"segments: {lan: }\nboxes: {desk: {image: tiny, segments: [lan]}, alone: {image: tiny}}", "a", usual_name="net"
+    )
+    pair, topology = plan_pair(machines, tiny, uplink=BRIDGE), plan_topology(machines, wanted, {"tiny": tiny}, uplink=BRIDGE)
+    assert {(one.forwards, one.uplink) for one in (*pair, *topology)} == {((), BRIDGE)}
+    assert [[card.segment for card in one.segments] for one in (*pair, *topology)] == [["pair-1"], ["pair-1"], ["net-lan"], [""]]
 
 
 def test_the_command_refuses_both() -> None:

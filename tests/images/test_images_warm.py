@@ -11,10 +11,13 @@ from fake_hypervisor import FakeHypervisor, FakeMachines, Killed
 
 import images.clone
 import images.lab
+import images.local_templates
+import images.place
 import images.template
 from images import reap
 from images.lab import LabBox, ensure_lab, list_lab, reserve_lab
-from images.template import Template, list_templates
+from images.template import list_templates
+from images.template_store import Template
 
 LEAF = "ab" * 32
 
@@ -26,7 +29,7 @@ def _without_programs(machines: FakeMachines, hypervisor: FakeHypervisor, monkey
     hypervisor.answers["renew"] = {"services": {"appliance": {"certificate": LEAF}}}
     monkeypatch.setattr(images.template, "plan_key", lambda *_, **__: "0123456789abcdef0123456789abcdef")
     monkeypatch.setattr(images.template, "read_leaf", lambda *_: "cd" * 32)
-    monkeypatch.setattr(images.clone, "create_overlay", lambda base, target, *, timeout: target.write_bytes(base.read_bytes()))
+    monkeypatch.setattr(images.place, "create_overlay", lambda base, target, *, timeout: target.write_bytes(base.read_bytes()))
     monkeypatch.setattr(images.clone, "_wait_for_own_answer", lambda *_, **__: None)
     for module in (images.lab, images.template):
         monkeypatch.setattr(module, "wait_for_ready", lambda machines, name, **_: machines.read_machine(name))
@@ -46,7 +49,7 @@ def test_the_first_use_makes_a_template_and_later_ones_are_clones_of_it(machines
     assert sorted(hypervisor.domains) == ["lab-31", "lab-32", "lab-33", "lab-34"]
     (kept,) = list_templates(machines)
     assert kept.state.stat().st_mode & 0o777 == 0o600
-    assert list(machines.home.templates.iterdir()) == [kept.folder]
+    assert list(machines.home.templates.iterdir()) == [kept.state.parent]
 
 
 def test_each_clone_is_asked_to_take_an_identity_of_its_own(machines: FakeMachines, hypervisor: FakeHypervisor) -> None:
@@ -94,8 +97,8 @@ def test_a_hypervisor_that_cannot_clone_boots(machines: FakeMachines, hypervisor
 def test_a_damaged_template_is_removed_and_this_time_it_boots(machines: FakeMachines, file: str) -> None:
     up(machines)
     (kept,) = list_templates(machines)
-    (kept.folder / file).chmod(0o600)
-    (kept.folder / file).write_bytes(b"damage")
+    (kept.state.parent / file).chmod(0o600)
+    (kept.state.parent / file).write_bytes(b"damage")
     (box,) = up(machines)
     assert box.path == "cold"
     assert "damaged" in box.reason
@@ -143,7 +146,7 @@ def test_killed_at_any_verb_of_up_all_that_is_left_is_found_and_removed(
             raise Killed
 
     # What is done in `finally` is not done by a process that is killed.
-    monkeypatch.setattr(images.template.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(images.local_templates.shutil, "rmtree", lambda *_, **__: None)
     monkeypatch.setattr(FakeMachines, "ensure_removed", _remove_only_before(FakeMachines.ensure_removed, hypervisor, verb))
     setattr(hypervisor, moment, kill)
     try:
@@ -212,11 +215,11 @@ def test_a_damaged_template_is_deleted_only_when_no_disk_stands_on_it(machines: 
     disk = machines.read_machine(box.name).disk
     backing = str(kept.disk).encode()
     disk.write_bytes(b"QFI\xfb" + struct.pack(">IQI", 3, 20, len(backing)) + backing)
-    (kept.folder / "state").write_bytes(b"damage")
+    kept.state.write_bytes(b"damage")
     up(machines)
     assert reap.plan_reap(machines) == ()
     assert kept.disk.exists()
     machines.ensure_removed(box.name)
     (one,) = reap.plan_reap(machines)
     reap.apply_reap(machines, one)
-    assert not kept.folder.exists()
+    assert not kept.state.parent.exists()
