@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from kit.errors import BoxshiftError, ChangedError, FailedError, RefusedError, UnexpectedError, UsageError
+from kit.errors import BoxshiftError, ChangedError, FailedError, RefusedError, UnexpectedError, UnreachableError, UsageError
 from kit.files import write_private
 from kit.findings import Finding, Severity
 from kit.waiting import wait_for
@@ -188,6 +188,8 @@ def install_package(ctx: UpgradeContext) -> Done:
     except (UsageError, RefusedError, ChangedError):
         raise  # nothing was pressed
     except BoxshiftError as error:
+        if not _marker(ctx).exists():
+            raise  # nor here
         bundle = write_support_bundle(ctx, error)
         if item.kind is PackageKind.BASE:
             raise BaseUpdateError(
@@ -200,11 +202,14 @@ def install_package(ctx: UpgradeContext) -> Done:
 
 
 def _install(ctx: UpgradeContext, item: PathItem) -> Done:
+    _await_restart(ctx)
     with closing(ctx.open_box()) as box:
+        box.finish_installation(progress=ctx.progress)  # a run that was cut off may have left one going on, whatever the window
         if not _is_on(box, item):
             await_window(ctx)  # again: a person may have come back to it a day later
-        if not _is_on(box, item):  # an installation that was begun before may have ended meanwhile
-            _verify_alone(box.read_failover().role)  # and somebody may have made it a pair meanwhile
+            box.finish_installation(progress=ctx.progress)  # and have begun it by hand
+        if not _is_on(box, item):
+            _verify_alone(box.read_failover().role)  # somebody may have made it a pair meanwhile
             _note_begin(ctx, box)
             ctx.progress.update(f"installing {item.name}")
             _press(ctx, box, item)
@@ -218,6 +223,23 @@ def _install(ctx: UpgradeContext, item: PathItem) -> Done:
         Installed(item.name, version.version, *began),
         (Evidence("now runs", f"{version.version} (build {version.build})", "Status"),),
     )
+
+
+def _await_restart(ctx: UpgradeContext) -> None:
+    """Who comes back to an installation that he has begun may find the box restarting from it: that is no failure yet."""
+
+    def answers() -> bool:
+        try:
+            with closing(ctx.open_box()) as box:
+                box.read_versions()
+        except UnreachableError:
+            raise
+        except BoxshiftError:
+            pass  # for the step itself to tell
+        return True
+
+    if _marker(ctx).exists():
+        wait_for(answers, what="the box to answer", timeout=SETTLE, poll=2.0, give_up=ctx.find_stop)
 
 
 def _press(ctx: UpgradeContext, box: Appliance, item: PathItem) -> None:
@@ -236,12 +258,16 @@ def _press(ctx: UpgradeContext, box: Appliance, item: PathItem) -> None:
 
 def _note_begin(ctx: UpgradeContext, box: Appliance) -> tuple[float, float]:
     """When this node was first begun, by our clock and by the box's: kept on disk, since a crash must not make it later."""
-    marker = ctx.folder / f"{ctx.node.name}.began"
+    marker = _marker(ctx)
     if not marker.exists():
         now = ctx.read_time()
         write_private(marker, json.dumps([now, now + box.read_clock().offset]).encode())
     ours, theirs = TypeAdapter(tuple[float, float]).validate_json(marker.read_bytes())
     return ours, theirs
+
+
+def _marker(ctx: UpgradeContext) -> Path:
+    return ctx.folder / f"{ctx.node.name}.began"
 
 
 def _is_on(box: Appliance, item: PathItem) -> bool:

@@ -16,7 +16,7 @@ from migrate.appliances.bomgar.console import Console
 from migrate.appliances.bomgar.forms import Button, Entry, Field, FieldKind, Form, Row, Table, View, fill
 from migrate.appliances.bomgar.patience import twice, wait_until
 from migrate.appliances.bomgar.words import Term
-from migrate.appliances.errors import PackageRefusedError, SessionLostError
+from migrate.appliances.errors import BusyError, PackageRefusedError, SessionLostError
 from migrate.appliances.http import Request, Upload
 from migrate.facts import PackageKind, PackageOffer, Version
 
@@ -78,12 +78,15 @@ def read_offers(console: Console) -> tuple[PackageOffer, ...]:
     """Let the box ask its update server, then read the list.
 
     Raises:
+        BusyError: it installs a package, and offers nothing until that has ended.
         RejectedError: the box says that it could not ask.
 
     """
 
     def ask() -> View:
         view = console.open(UPDATES)
+        if _is_running(view):
+            raise BusyError(f"{console.client.where} installs a package just now.", hint="Wait for its end; do not restart the box.")
         form, button = view.need_button(Term.CHECK_FOR_UPDATES)
         return console.press(fill(form, (), press=button, seconds=180))
 
@@ -235,20 +238,51 @@ def _install(installer: Installer, kind: PackageKind, wanted: Version, begin: Ca
     )
 
 
+def finish_installation(installer: Installer) -> None:
+    """Wait for the end of an installation that somebody began before; at once where none runs.
+
+    Raises:
+        PackageRefusedError: one ran, and the box says that it failed.
+
+    """
+    ran = False
+
+    def look() -> bool | None:
+        nonlocal ran
+        view = installer.console.open(UPDATES)
+        if _is_running(view):
+            ran = True
+            _tell(installer, view, "the installation that was begun before")
+            return None
+        if ran:
+            _raise_if_failed(installer, view, "what was begun before")
+        return True
+
+    wait_until(look, what="the end of an installation that was begun before", timeout=_LONGEST * installer.patience, poll=0.5)
+
+
 def _look(installer: Installer, kind: PackageKind, wanted: Version, name: str) -> Version | None:
     view = installer.console.open(UPDATES)
     if _is_running(view):
-        installer.progress.update(f"{name}: {view.find_fact(Term.PROGRESS) or 'installing'}")
+        _tell(installer, view, name)
         return None
     found = installer.read_version(kind)
     if found == wanted:
         return wanted
+    _raise_if_failed(installer, view, name)
+    return None
+
+
+def _tell(installer: Installer, view: View, name: str) -> None:
+    installer.progress.update(f"{name}: {view.find_fact(Term.PROGRESS) or 'installing'}")
+
+
+def _raise_if_failed(installer: Installer, view: View, name: str) -> None:
     if view.words.match(Term.FAILED, view.find_fact(Term.LAST_INSTALLATION) or ""):
         raise PackageRefusedError(
             f"{installer.console.client.where} could not install {name}: {view.find_fact(Term.DETAILS) or view.note()}",
             hint="Nothing was changed by the installation, as far as the box says; do not restart it, read its Updates page.",
         )
-    return None
 
 
 def _is_running(view: View) -> bool:
