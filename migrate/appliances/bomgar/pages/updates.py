@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.errors import RefusedError, RejectedError, UnexpectedError
+from kit.errors import RefusedError, RejectedError, UnexpectedError, UnreachableError
 from kit.progress import Progress
 from kit.secret import Secret
 from migrate.appliances.bomgar.catalogue import UPDATES
@@ -233,9 +233,23 @@ def _install(installer: Installer, kind: PackageKind, wanted: Version, begin: Ca
         begin()
     except SessionLostError:
         begin()  # nothing is repeated: `begin` reads first whether an installation runs
+    except UnreachableError:
+        # It broke off while it was pressed, or the box restarts from a quick package already: the box tells whether it was done.
+        if not _has_begun(installer, kind, wanted):
+            begin()
     return wait_until(
         lambda: _look(installer, kind, wanted, name), what=f"{name} to be installed", timeout=_LONGEST * installer.patience, poll=0.5
     )
+
+
+def _has_begun(installer: Installer, kind: PackageKind, wanted: Version) -> bool:
+    """Whether the box works on a package, has it, or says that one failed: then nothing is pressed a second time."""
+
+    def look() -> bool:
+        view = installer.console.open(UPDATES)
+        return _is_running(view) or installer.read_version(kind) == wanted or _has_failed(view)
+
+    return wait_until(look, what=f"{installer.console.client.where} to answer again", timeout=300 * installer.patience, poll=0.5)
 
 
 def finish_installation(installer: Installer) -> None:
@@ -278,7 +292,7 @@ def _tell(installer: Installer, view: View, name: str) -> None:
 
 
 def _raise_if_failed(installer: Installer, view: View, name: str) -> None:
-    if view.words.match(Term.FAILED, view.find_fact(Term.LAST_INSTALLATION) or ""):
+    if _has_failed(view):
         raise PackageRefusedError(
             f"{installer.console.client.where} could not install {name}: {view.find_fact(Term.DETAILS) or view.note()}",
             hint="Nothing was changed by the installation, as far as the box says; do not restart it, read its Updates page.",
@@ -294,3 +308,7 @@ def _is_running(view: View) -> bool:
     if view.page.status >= 400 or view.find_button(Term.CONTINUE) is not None:
         return False
     raise UnexpectedError(f"The page {view.page.path} shows neither updates nor an installation.", page_says=view.note())
+
+
+def _has_failed(view: View) -> bool:
+    return view.words.match(Term.FAILED, view.find_fact(Term.LAST_INSTALLATION) or "")
