@@ -18,8 +18,9 @@ from kit.waiting import wait_for
 from migrate.appliances.contract import Appliance
 from migrate.checks import parse_version
 from migrate.facts import ApplianceFacts, FailoverRole, PackageKind, SiteContent, Version
+from migrate.pair_checks import PairFacts, check_pair
 from migrate.steps.context import Done, Evidence, ServedProof, UpgradeContext, step, to_prints, to_sentence
-from migrate.steps.inspect import Preflight, facts_done, verify_key
+from migrate.steps.inspect import Preflight, facts_done, stop_at, verify_key
 from migrate.steps.prepare import keep_backup, keep_certificate
 from migrate.steps.support import write_support_bundle
 from migrate.steps.transfer import compare_chains
@@ -92,15 +93,25 @@ def read_path_again(ctx: UpgradeContext) -> Done:
 @step("read-service")
 def read_service(ctx: UpgradeContext) -> Done:
     """The chain that visitors are shown today."""
+    try:
+        served = _read_verified(ctx)
+    except FailedError:
+        pair = ctx.find_result("read-pair", PairFacts)
+        stop_at(check_pair(pair) if pair is not None else ())  # where no box of a pair is the primary, that is the reason
+        raise
+    return Done(
+        f"{ctx.plan.site.name} is served at {served.place}.", served, (Evidence("served today", to_prints(served.chain), served.place),)
+    )
+
+
+def _read_verified(ctx: UpgradeContext) -> ServedProof:
     served = ctx.outside.read_served(ctx.box.service.visible, ctx.plan.site.port)
     if not served.verified:
         raise FailedError(
             f"A verified request to {ctx.plan.site.name} at {served.place} fails today: {served.said}",
             hint="Mend that first, or name the trusted roots in certificate.roots: after the upgrade nobody could tell whose fault it is.",
         )
-    return Done(
-        f"{ctx.plan.site.name} is served at {served.place}.", served, (Evidence("served today", to_prints(served.chain), served.place),)
-    )
+    return served
 
 
 @step("judge-upgrade")
@@ -170,13 +181,14 @@ def read_before_package(ctx: UpgradeContext) -> Done:
     _verify_identity(ctx.result(ctx.own("read-box"), ApplianceFacts), facts)
     if not facts.healthy:
         raise FailedError(f"The box says it is not healthy: {facts.health_note}", hint="Mend that first; nothing is installed until then.")
-    _verify_alone(facts.failover_role)
+    _verify_alone(ctx, facts.failover_role)
     return facts_done(facts, ctx.title)
 
 
-def _verify_alone(role: str) -> None:
+def _verify_alone(ctx: UpgradeContext, role: str) -> None:
     if role not in {FailoverRole.NONE, ""}:
-        raise RefusedError(f"The box is the {role} of a failover pair by now.", hint="Break the relationship first.")
+        hint = "boxshift failover break, then boxshift retry." if ctx.pair else "Break the relationship first (Management > Failover)."
+        raise RefusedError(f"The box is the {role} of a failover pair by now.", hint=hint)
 
 
 @step("install-package")
@@ -209,7 +221,7 @@ def _install(ctx: UpgradeContext, item: PathItem) -> Done:
             await_window(ctx)  # again: a person may have come back to it a day later
             box.finish_installation(progress=ctx.progress)  # and have begun it by hand
         if not _is_on(box, item):
-            _verify_alone(box.read_failover().role)  # somebody may have made it a pair meanwhile
+            _verify_alone(ctx, box.read_failover().role)  # somebody may have made it a pair meanwhile
             _note_begin(ctx, box)
             ctx.progress.update(f"installing {item.name}")
             _press(ctx, box, item)
@@ -250,7 +262,11 @@ def _press(ctx: UpgradeContext, box: Appliance, item: PathItem) -> None:
         return
     offer = next((one for one in box.read_offers() if (one.name, one.version) == (item.name, item.version)), None)
     if offer is None:
-        raise RefusedError(f"{item.name} is not offered any more.", hint="Look at Updates on the box.")
+        raise RefusedError(
+            f"{item.name} is not offered any more.",
+            hint="A package is offered until it was downloaded once. Where the box has lost it since (a restart in the middle of the "
+            "download), support gives it again: install it there by hand, then boxshift retry.",
+        )
     if offer.missing:
         raise RefusedError(f"{item.name} is greyed out: {offer.missing}.", hint="Look at Updates on the box.")
     box.install_offer(offer, progress=ctx.progress, accept_eula=accepted)

@@ -79,7 +79,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Box, C
         node = SimpleNamespace(name="install", params={"item": asdict(ITEM)})
         ctx: Any = SimpleNamespace(
             plan=make_upgrade_plan(WINDOW), base=tmp_path, folder=tmp_path, node=node,
-            open_box=lambda: box, read_time=lambda: clock.now, stop_wanted=lambda: False, progress=Silent(),
+            open_box=lambda: box, read_time=lambda: clock.now, stop_wanted=lambda: False, progress=Silent(), pair=None,
         )  # fmt: skip
         return install_package(ctx)
 
