@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import struct
 import time
-import zoneinfo
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 NAME = "Test/Site"
 WINDOW = f'\nwindow: {{zone: {NAME}, opens: "05:00", closes: "04:00"}}\n'  # it is closed for an hour of each day
@@ -35,16 +31,3 @@ class SiteZone:
 
     def close_window(self) -> None:
         self.say("04:10")
-
-
-@pytest.fixture
-def site_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SiteZone]:
-    """This process and those that it starts know the zone; its window is open."""
-    before = zoneinfo.TZPATH
-    zone = SiteZone(tmp_path / "zones" / NAME)
-    zone.file.parent.mkdir(parents=True)
-    zone.open_window()
-    monkeypatch.setenv("PYTHONTZPATH", ":".join((str(tmp_path / "zones"), *before)))
-    zoneinfo.reset_tzpath()
-    yield zone
-    zoneinfo.reset_tzpath(to=before)
