@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -122,6 +123,12 @@ def role_of(box: LocalAppliance) -> str:
 def is_at(box: LocalAppliance, kind: str) -> bool:
     """Whether a box is at a data sync (``pull``) or a change of roles (``role``) that it leads, by its own notes."""
     return bool(_read(box, "box", f"select 1 from failover_work where kind = '{kind}' and state = 'running'"))
+
+
+def seen_by(box: LocalAppliance) -> dict[str, Any]:
+    """What a box of a pair saw of the other one at its last look: its ``role``, or the ``problem``."""
+    rows = _read(box, "box", "select value from setting where name = 'failover_seen'")
+    return dict(json.loads(rows[0][0])) if rows else {}
 
 
 def installations(box: LocalAppliance) -> list[str]:

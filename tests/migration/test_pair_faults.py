@@ -6,13 +6,12 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rig import Rig, installations, is_at, kill, role_of, set_key, wait_end, wait_until
+from rig import Rig, installations, is_at, kill, role_of, seen_by, set_key, wait_end, wait_until
 from test_pair_upgrade import SHORT, kill_after_the_break, verify_ended_well
 from test_upgrade import ask, change
 from zones import WINDOW, SiteZone
@@ -20,6 +19,7 @@ from zones import WINDOW, SiteZone
 from images.local_appliance import LocalAppliance
 from kit.process import Child
 from kit.progress import Silent
+from kit.waiting import wait_for
 from migrate.demo.play import Scenario
 from migrate.engine.model import NodeState, RunState
 from migrate.facts import FailoverRole
@@ -27,7 +27,6 @@ from migrate.plan_file import read_any_plan
 from migrate.wiring.pairs import make_pair
 
 pytestmark = [pytest.mark.process, pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(600)]
-LOOK_EVERY = 2.0  # seconds between two looks of a local box at its peer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,6 +93,9 @@ def force_role(rig: Rig, role: FailoverRole, name: str) -> None:
         driver.set_failover_role(role, data_sync_first=False, force=role is FailoverRole.BACKUP, progress=Silent())
     other.fault("peer-silent", "off")
     assert roles(rig) == (role.value, role.value)
+    for box in (rig.stage.old_box, rig.stage.new_box):
+        sees = lambda: seen_by(box).get("role") == role.value or None  # noqa: B023, E731 - called at once
+        wait_for(sees, what="both boxes to see that", timeout=60, poll=0.1)
 
 
 def verify_a_dead_box_is_told(rig: Rig) -> None:
@@ -107,7 +109,7 @@ def verify_a_dead_box_is_told(rig: Rig) -> None:
 
 def verify_keys_that_differ_block(rig: Rig) -> None:
     set_key(rig.stage.new_box, "another")
-    time.sleep(2 * LOOK_EVERY)  # by then the boxes have looked at each other
+    wait_for(lambda: seen_by(rig.stage.old_box).get("problem"), what="box a to see that", timeout=60, poll=0.1)
     code, said, _ = ask("check", str(rig.plan))
     blockers = {one["code"]: one["hint"] for one in said["findings"] if one["severity"] == "blocker"}
     assert (code, list(blockers)) == (3, ["peer-unknown"]), said
