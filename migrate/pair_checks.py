@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from kit.findings import Finding, Severity
 from migrate.facts import FailoverFacts, FailoverRole, Identity, Version, WorkState
 
+UNKNOWN_PEER = "peer-unknown"
+ANEW = "boxshift failover break, then establish, which sets the plan's key on both."
+
 
 @dataclass(frozen=True)
 class HalfFacts:
@@ -133,10 +136,12 @@ def _work(name: str, half: HalfFacts) -> Iterator[Finding]:
         yield Finding("sync-failed", Severity.WARNING, f"The last data sync of {name} failed: {note}", "boxshift failover sync", name)
     if facts.role_change is WorkState.FAILED:
         note = facts.role_change_note or "it does not say why"
-        yield Finding("role-change-failed", Severity.WARNING, f"The last change of roles of {name} failed: {note}", "", name)
+        hint = "The roles are as they stand here. failover swap --primary, with the box that is meant, tries again."
+        yield Finding("role-change-failed", Severity.WARNING, f"The last change of roles of {name} failed: {note}", hint, name)
     if facts.role is FailoverRole.BACKUP and facts.last_sync is None:
         yield Finding(
             "never-synced", Severity.WARNING, f"Box {name} is the backup and has never been synced.", "boxshift failover sync", name
         )
     if facts.role is not FailoverRole.NONE and facts.peer_role is None and facts.peer_note:
-        yield Finding("peer-unknown", Severity.WARNING, f"Box {name} does not reach the other: {facts.peer_note}", "", name)
+        sentence = f"Box {name} does not reach the other: {facts.peer_note}"
+        yield Finding(UNKNOWN_PEER, Severity.WARNING, sentence, "Mend the way between them. Where their keys differ: " + ANEW, name)

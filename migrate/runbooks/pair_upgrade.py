@@ -14,7 +14,7 @@ from migrate.runbooks.upgrade import BACKUP, LOGIN, READ, plan_deployed, plan_pa
 from migrate.upgrade_path import UpgradePath
 from migrate.upgrade_plan import ClientWait
 
-VERSION = 3
+VERSION = 4
 SYNC, SWING = 60.0, 5.0
 
 
@@ -40,8 +40,8 @@ def _inspect(paths: Mapping[str, UpgradePath]) -> Phase:
     nodes = [node for name in ("a", "b") for node in _read(name, paths[name])]
     nodes += [
         Node("read-pair", "Read both failover pages", step="read-pair", params=a, after=("a-read-path", "b-read-path"), estimate=READ),
-        Node("read-service", "Look at what visitors are served", step="read-service", params=a, estimate=1.0),
-        Node("judge", "Judge everything found", step="judge-pair", params=a, after=("read-pair", "read-service"), estimate=0.5),
+        Node("read-service", "Look at what visitors are served", step="read-service", params=a, after=("read-pair",), estimate=1.0),
+        Node("judge", "Judge everything found", step="judge-pair", params=a, after=("read-service",), estimate=0.5),
         Node("preflight", "Stop here if anything blocks", step="preflight", params=a, after=("judge",), estimate=0.1),
     ]
     return Phase("inspect", "Look at both boxes; nothing is changed", tuple(nodes))

@@ -154,6 +154,7 @@ def install_packages(ctx: Context) -> Done:
     target = ctx.result("read-old", ApplianceFacts)
     taken: list[str] = []
     with closing(ctx.boxes.open_new()) as new:
+        new.finish_installation(progress=ctx.progress)  # a run that was cut off may have left one going on
         while True:
             base, site = new.read_versions()
             if (base, site) == (target.base, target.site):

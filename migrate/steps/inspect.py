@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,6 +15,7 @@ from certs.diagnose import diagnose
 from kit.errors import ChangedError, RefusedError
 from kit.findings import Finding, Severity
 from migrate.checks import (
+    BlockedError,
     Estimate,
     check_new,
     check_old,
@@ -165,8 +167,20 @@ def judge(ctx: Context) -> Done:
 @step("preflight")
 def preflight(ctx: Work[CommonPlan]) -> Done:
     """Any blocker ends the run here, with nothing changed; no flag goes past it."""
-    verify_no_blockers(ctx.result("judge", Preflight).findings)
+    stop_at(ctx.result("judge", Preflight).findings)
     return Done("No blocker.")
+
+
+def stop_at(findings: Sequence[Finding]) -> None:
+    """Raise when anything blocks a run that has only read so far.
+
+    What it read is kept with it, so that a retry would judge the same again: the way out is a new run.
+    """
+    try:
+        verify_no_blockers(findings)
+    except BlockedError as error:
+        anew = "Nothing was changed. Once it is mended: boxshift rollback, and the same command reads everything anew."
+        raise BlockedError(error.sentence, hint=f"{error.hint} {anew}".strip(), **error.facts) from error
 
 
 def collect_findings(ctx: Context, old: ApplianceFacts) -> tuple[Finding, ...]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from kit.errors import FailedError, UnexpectedError
 from kit.findings import Finding, Severity
 from kit.waiting import wait_for
 from migrate.checks import check_box, find_site_certificate, parse_version
 from migrate.facts import ApplianceFacts, BoxAddress, FailoverRole
-from migrate.pair_checks import PairFacts, check_pair
+from migrate.pair_checks import UNKNOWN_PEER, PairFacts, check_pair
 from migrate.pair_plan import PairMethod, PairUpgradePlan
 from migrate.steps.context import Done, Evidence, UpgradeContext, step
 from migrate.steps.upgrade import judged, verify_service
@@ -22,6 +22,7 @@ from migrate.upgrade_plan import ClientWait
 
 MERGES_FROM = (10, 6)  # site software that merges sessions of both boxes when a relationship is established again
 PROVE = 120.0
+SETTLED = 6.0  # seconds that a box is given to look at its peer
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,18 @@ class Swung:
 @step("read-pair")
 def read_pair(ctx: UpgradeContext) -> Done:
     """Both boxes' failover pages."""
-    pair = ctx.need_pair().read()
+    pair = _read_settled(ctx)
     return Done(f"The pair: {pair.state}.", pair, _pair_evidence(pair))
+
+
+def _read_settled(ctx: UpgradeContext) -> PairFacts:
+    """Right after a change of roles, or a restart, a box has not looked at the other yet: that is not a box that cannot be reached."""
+    end = time.monotonic() + SETTLED
+    while True:
+        pair = ctx.need_pair().read()
+        if time.monotonic() > end or ctx.stop_wanted() or not any(one.code == UNKNOWN_PEER for one in check_pair(pair)):
+            return pair
+        time.sleep(1.0)
 
 
 @step("judge-pair")
@@ -44,7 +55,9 @@ def judge_pair(ctx: UpgradeContext) -> Done:
     """Everything that stands against it, of both boxes and of the two together."""
     plan, pair = _plan(ctx), ctx.result("read-pair", PairFacts)
     paths = {name: ctx.result(f"{name}-read-path", UpgradePath) for name in ("a", "b")}
-    found = [*check_pair(pair), *check_start(plan, pair, tuple(paths.values()))]
+    # A pair that does not reach each other cannot be synced: here that is known before a backup is taken, and before the break.
+    of_pair = [replace(one, severity=Severity.BLOCKER) if one.code == UNKNOWN_PEER else one for one in check_pair(pair)]
+    found = [*of_pair, *check_start(plan, pair, tuple(paths.values()))]
     for name, path in paths.items():
         facts = ctx.result(f"{name}-read-box", ApplianceFacts)
         of_box = check_box(plan.box(name), facts, name, plan.verify.clock_tolerance)

@@ -11,15 +11,16 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from kit.errors import BoxshiftError, ChangedError, FailedError, RefusedError, UnexpectedError, UsageError
+from kit.errors import BoxshiftError, ChangedError, FailedError, RefusedError, UnexpectedError, UnreachableError, UsageError
 from kit.files import write_private
 from kit.findings import Finding, Severity
 from kit.waiting import wait_for
 from migrate.appliances.contract import Appliance
 from migrate.checks import parse_version
 from migrate.facts import ApplianceFacts, FailoverRole, PackageKind, SiteContent, Version
+from migrate.pair_checks import PairFacts, check_pair
 from migrate.steps.context import Done, Evidence, ServedProof, UpgradeContext, step, to_prints, to_sentence
-from migrate.steps.inspect import Preflight, facts_done, verify_key
+from migrate.steps.inspect import Preflight, facts_done, stop_at, verify_key
 from migrate.steps.prepare import keep_backup, keep_certificate
 from migrate.steps.support import write_support_bundle
 from migrate.steps.transfer import compare_chains
@@ -92,15 +93,25 @@ def read_path_again(ctx: UpgradeContext) -> Done:
 @step("read-service")
 def read_service(ctx: UpgradeContext) -> Done:
     """The chain that visitors are shown today."""
+    try:
+        served = _read_verified(ctx)
+    except FailedError:
+        pair = ctx.find_result("read-pair", PairFacts)
+        stop_at(check_pair(pair) if pair is not None else ())  # where no box of a pair is the primary, that is the reason
+        raise
+    return Done(
+        f"{ctx.plan.site.name} is served at {served.place}.", served, (Evidence("served today", to_prints(served.chain), served.place),)
+    )
+
+
+def _read_verified(ctx: UpgradeContext) -> ServedProof:
     served = ctx.outside.read_served(ctx.box.service.visible, ctx.plan.site.port)
     if not served.verified:
         raise FailedError(
             f"A verified request to {ctx.plan.site.name} at {served.place} fails today: {served.said}",
             hint="Mend that first, or name the trusted roots in certificate.roots: after the upgrade nobody could tell whose fault it is.",
         )
-    return Done(
-        f"{ctx.plan.site.name} is served at {served.place}.", served, (Evidence("served today", to_prints(served.chain), served.place),)
-    )
+    return served
 
 
 @step("judge-upgrade")
@@ -170,13 +181,14 @@ def read_before_package(ctx: UpgradeContext) -> Done:
     _verify_identity(ctx.result(ctx.own("read-box"), ApplianceFacts), facts)
     if not facts.healthy:
         raise FailedError(f"The box says it is not healthy: {facts.health_note}", hint="Mend that first; nothing is installed until then.")
-    _verify_alone(facts.failover_role)
+    _verify_alone(ctx, facts.failover_role)
     return facts_done(facts, ctx.title)
 
 
-def _verify_alone(role: str) -> None:
+def _verify_alone(ctx: UpgradeContext, role: str) -> None:
     if role not in {FailoverRole.NONE, ""}:
-        raise RefusedError(f"The box is the {role} of a failover pair by now.", hint="Break the relationship first.")
+        hint = "boxshift failover break, then boxshift retry." if ctx.pair else "Break the relationship first (Management > Failover)."
+        raise RefusedError(f"The box is the {role} of a failover pair by now.", hint=hint)
 
 
 @step("install-package")
@@ -188,6 +200,8 @@ def install_package(ctx: UpgradeContext) -> Done:
     except (UsageError, RefusedError, ChangedError):
         raise  # nothing was pressed
     except BoxshiftError as error:
+        if not _marker(ctx).exists():
+            raise  # nor here
         bundle = write_support_bundle(ctx, error)
         if item.kind is PackageKind.BASE:
             raise BaseUpdateError(
@@ -200,11 +214,14 @@ def install_package(ctx: UpgradeContext) -> Done:
 
 
 def _install(ctx: UpgradeContext, item: PathItem) -> Done:
+    _await_restart(ctx)
     with closing(ctx.open_box()) as box:
+        box.finish_installation(progress=ctx.progress)  # a run that was cut off may have left one going on, whatever the window
         if not _is_on(box, item):
             await_window(ctx)  # again: a person may have come back to it a day later
-        if not _is_on(box, item):  # an installation that was begun before may have ended meanwhile
-            _verify_alone(box.read_failover().role)  # and somebody may have made it a pair meanwhile
+            box.finish_installation(progress=ctx.progress)  # and have begun it by hand
+        if not _is_on(box, item):
+            _verify_alone(ctx, box.read_failover().role)  # somebody may have made it a pair meanwhile
             _note_begin(ctx, box)
             ctx.progress.update(f"installing {item.name}")
             _press(ctx, box, item)
@@ -220,6 +237,23 @@ def _install(ctx: UpgradeContext, item: PathItem) -> Done:
     )
 
 
+def _await_restart(ctx: UpgradeContext) -> None:
+    """Who comes back to an installation that he has begun may find the box restarting from it: that is no failure yet."""
+
+    def answers() -> bool:
+        try:
+            with closing(ctx.open_box()) as box:
+                box.read_versions()
+        except UnreachableError:
+            raise
+        except BoxshiftError:
+            pass  # for the step itself to tell
+        return True
+
+    if _marker(ctx).exists():
+        wait_for(answers, what="the box to answer", timeout=SETTLE, poll=2.0, give_up=ctx.find_stop)
+
+
 def _press(ctx: UpgradeContext, box: Appliance, item: PathItem) -> None:
     accepted = ctx.plan.packages.accept_eula
     folder = find_folder(ctx.plan, ctx.base)
@@ -228,7 +262,11 @@ def _press(ctx: UpgradeContext, box: Appliance, item: PathItem) -> None:
         return
     offer = next((one for one in box.read_offers() if (one.name, one.version) == (item.name, item.version)), None)
     if offer is None:
-        raise RefusedError(f"{item.name} is not offered any more.", hint="Look at Updates on the box.")
+        raise RefusedError(
+            f"{item.name} is not offered any more.",
+            hint="A package is offered until it was downloaded once. Where the box has lost it since (a restart in the middle of the "
+            "download), support gives it again: install it there by hand, then boxshift retry.",
+        )
     if offer.missing:
         raise RefusedError(f"{item.name} is greyed out: {offer.missing}.", hint="Look at Updates on the box.")
     box.install_offer(offer, progress=ctx.progress, accept_eula=accepted)
@@ -236,12 +274,16 @@ def _press(ctx: UpgradeContext, box: Appliance, item: PathItem) -> None:
 
 def _note_begin(ctx: UpgradeContext, box: Appliance) -> tuple[float, float]:
     """When this node was first begun, by our clock and by the box's: kept on disk, since a crash must not make it later."""
-    marker = ctx.folder / f"{ctx.node.name}.began"
+    marker = _marker(ctx)
     if not marker.exists():
         now = ctx.read_time()
         write_private(marker, json.dumps([now, now + box.read_clock().offset]).encode())
     ours, theirs = TypeAdapter(tuple[float, float]).validate_json(marker.read_bytes())
     return ours, theirs
+
+
+def _marker(ctx: UpgradeContext) -> Path:
+    return ctx.folder / f"{ctx.node.name}.began"
 
 
 def _is_on(box: Appliance, item: PathItem) -> bool:

@@ -23,8 +23,8 @@ from migrate.appliances.bomgar.driver import BomgarAppliance
 from migrate.appliances.bomgar.forms import Entry, FieldKind, fill
 from migrate.appliances.bomgar.words import Term
 from migrate.appliances.contract import Account, ApiAccount, Credentials
-from migrate.appliances.errors import LockedOutError, LoginRefusedError, PasswordExpiredError, WrongKeyError
-from migrate.appliances.http import Request
+from migrate.appliances.errors import BusyError, LockedOutError, LoginRefusedError, PasswordExpiredError, WrongKeyError
+from migrate.appliances.http import Answer, Request
 from migrate.facts import BoxAddress
 
 pytestmark = [pytest.mark.process, pytest.mark.network]
@@ -168,6 +168,29 @@ def test_an_installation_survives_the_end_of_its_session_at_each_of_its_forms(on
 
     _ending(driver, one_stand, driver._box, pick)
     assert driver.install_offer(offer, progress=Silent(), accept_eula=True).version == offer.version
+
+
+@pytest.mark.parametrize("arrives", [True, False], ids=["arrives", "is lost"])
+def test_an_installation_whose_last_form_has_no_answer_is_not_taken_for_one_that_failed(one_stand: Stand, *, arrives: bool) -> None:
+    """The box restarts from a quick package before it has answered; or it never heard of it."""
+    one_stand.settle()
+    driver = one_stand.open()
+    driver.verify_access()
+    offer = next(offer for offer in driver.read_offers() if not offer.missing)
+    client, posts = driver._box.client, []
+    send = client.send
+
+    def sending(request: Request) -> Answer:
+        posts.extend([request.path] if request.method == "POST" else [])
+        if request.method != "POST" or len(posts) != 2:
+            return send(request)
+        if arrives:
+            send(request)
+        raise BusyError("it answers 503")
+
+    client.send = sending  # type: ignore[method-assign]
+    assert driver.install_offer(offer, progress=Silent(), accept_eula=True).version == offer.version
+    assert len(posts) == (2 if arrives else 4)
 
 
 def test_another_key_stops_everything_before_a_byte_is_sent(worn_stand: Stand) -> None:

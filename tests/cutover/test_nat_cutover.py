@@ -326,7 +326,7 @@ def test_over_a_slow_and_lossy_link_it_takes_longer_and_does_the_same(gateway: G
     """200 ms there and back, 5 % of the packets lost in each direction."""
     with ExitStack() as stack:
         gateway.spaces["admin"] = Space(stack, gateway.folder, "admin")
-        wire = [HERE / "slow_wire.py", str(gateway.gateway.pid), ADMIN_SIDE, GATEWAY_SIDE, "0.1", "0.05"]
+        wire = [HERE / "slow_wire.py", "between", str(gateway.gateway.pid), ADMIN_SIDE, GATEWAY_SIDE, "0.1"]
         stack.enter_context(gateway.start("admin", *wire))
         place = gateway.place(address=GATEWAY_SIDE)
         driver, log = start_driver(gateway, "switch", place, "admin")

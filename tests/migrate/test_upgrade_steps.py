@@ -31,6 +31,7 @@ class Box:
 
     def __init__(self, clock: Clock) -> None:
         self.role, self.base, self._clock = FailoverRole.NONE, Version("5.1.0", "1"), clock
+        self.running: Version | None = None
         self.pressed: list[float] = []
         self.offers: tuple[PackageOffer, ...] = (PackageOffer(ITEM.name, ITEM.kind, ITEM.version, ITEM.build),)
 
@@ -45,6 +46,11 @@ class Box:
 
     def read_offers(self) -> tuple[PackageOffer, ...]:
         return self.offers
+
+    def finish_installation(self, *, progress: object) -> None:
+        """Whatever runs ends now."""
+        del progress
+        self.base = self.running or self.base
 
     def install_offer(self, offer: PackageOffer, **_: object) -> None:
         self.pressed.append(self._clock.now)
@@ -73,7 +79,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Box, C
         node = SimpleNamespace(name="install", params={"item": asdict(ITEM)})
         ctx: Any = SimpleNamespace(
             plan=make_upgrade_plan(WINDOW), base=tmp_path, folder=tmp_path, node=node,
-            open_box=lambda: box, read_time=lambda: clock.now, stop_wanted=lambda: False, progress=Silent(),
+            open_box=lambda: box, read_time=lambda: clock.now, stop_wanted=lambda: False, progress=Silent(), pair=None,
         )  # fmt: skip
         return install_package(ctx)
 
@@ -118,6 +124,14 @@ def test_an_installation_that_ends_while_a_window_is_waited_for_is_seen(install:
     clock.meanwhile = end
     assert install(box, clock).value.version == ITEM.version
     assert box.pressed == []
+
+
+def test_an_installation_that_runs_already_is_seen_to_its_end_whatever_the_window(install: Callable[[Box, Clock], Any]) -> None:
+    clock = Clock(at("2026-11-30T12:00"))
+    box = Box(clock)
+    box.running = Version(ITEM.version, ITEM.build)
+    assert install(box, clock).value.version == ITEM.version
+    assert (box.pressed, clock.now) == ([], at("2026-11-30T12:00"))
 
 
 @pytest.mark.parametrize("offers", [(), (PackageOffer(ITEM.name, ITEM.kind, ITEM.version, ITEM.build, "needs another"),)])

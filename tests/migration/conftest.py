@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zoneinfo
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 from rig import Rig, open_rig
 from theatre import Theatre, find_net, open_theatre
+from zones import NAME as ZONE
+from zones import SiteZone
 
 NETS = itertools.count(101)
 
@@ -42,3 +45,16 @@ def theatre(tmp_path_factory: pytest.TempPathFactory, vendor: Path) -> Iterator[
     """One scene for many tests: each begins with ``theatre.at(MOMENT)``."""
     with open_theatre(tmp_path_factory.mktemp("theatre"), find_net(NETS), vendor) as found:
         yield found
+
+
+@pytest.fixture
+def site_zone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SiteZone]:
+    """This process and those that it starts know the zone; its window is open."""
+    before = zoneinfo.TZPATH
+    zone = SiteZone(tmp_path / "zones" / ZONE)
+    zone.file.parent.mkdir(parents=True)
+    zone.open_window()
+    monkeypatch.setenv("PYTHONTZPATH", ":".join((str(tmp_path / "zones"), *before)))
+    zoneinfo.reset_tzpath()
+    yield zone
+    zoneinfo.reset_tzpath(to=before)

@@ -6,7 +6,7 @@ import sqlite3
 import time
 from contextlib import closing
 
-from rig import Rig
+from rig import Rig, sessions_of
 
 from kit.waiting import wait_for
 from migrate.demo.journal import Entry, Kind, read_entries
@@ -21,11 +21,11 @@ def leave_after_the_switch(rig: Rig) -> set[str]:
     status = rig.status()
     assert status.waiting == ("approve-retire",)
     assert status.node("become-primary").state is NodeState.DONE
-    new, old = (_sessions(rig, "new"), _sessions(rig, "old"))
+    new, old = sessions_of(rig.stage.new_box), sessions_of(rig.stage.old_box)
     assert new, "the new box has nothing: the test proves nothing"
 
     def look() -> bool | None:
-        return True if (_sessions(rig, "new") - old) else None
+        return True if (sessions_of(rig.stage.new_box) - old) else None
 
     wait_for(look, what="a visitor's record that only the new box has", timeout=60, poll=0.1)
     assert rig.run("rollback", plan) == 0, rig.said()[-4000:]
@@ -35,19 +35,13 @@ def leave_after_the_switch(rig: Rig) -> set[str]:
     begin = time.time()
     wait_for(lambda: _written(rig, begin) or None, what="a visitor's record after the way back", timeout=60, poll=0.1)
     summary = rig.scene.end_visits()
-    assert set(summary.records_written) <= _sessions(rig, "old")
+    assert set(summary.records_written) <= sessions_of(rig.stage.old_box)
     assert len(summary.chains) == 1
     return {node.name for node in status.nodes if node.undo is UndoState.UNDONE}
 
 
 def _written(rig: Rig, since: float) -> list[Entry]:
     return [one for one in read_entries(rig.scene.journal) if one.kind is Kind.SESSION and one.ok and one.at >= since]
-
-
-def _sessions(rig: Rig, which: str) -> set[str]:
-    box = rig.stage.old_box if which == "old" else rig.stage.new_box
-    with closing(sqlite3.connect(f"file:{box.root}/data/site.db?mode=ro", uri=True, timeout=30)) as database:
-        return {row[0] for row in database.execute("select lsid from session")}
 
 
 def _serves(rig: Rig) -> bool:

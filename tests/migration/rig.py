@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from images.local_appliance import LocalAppliance
 from kit.process import Child
 from kit.progress import Silent
 from migrate.demo.local_stage import LocalStage
@@ -104,6 +107,50 @@ class Rig:
         """Everything the command said, plus the logs of the run."""
         logs = sorted((self.plan.parent / ".boxshift").rglob("*.log"))
         return "\n".join(path.read_text(errors="replace") for path in (self.log, *logs) if path.exists())
+
+
+def sessions_of(box: LocalAppliance) -> set[str]:
+    """The sessions that a box has written down."""
+    return {row[0] for row in _read(box, "site", "select lsid from session")}
+
+
+def role_of(box: LocalAppliance) -> str:
+    """The part in a failover pair that a box has written down; "none" also where it never was in one."""
+    rows = _read(box, "site", "select value from setting where name = 'failover_role'")
+    return str(rows[0][0]) if rows else "none"
+
+
+def is_at(box: LocalAppliance, kind: str) -> bool:
+    """Whether a box is at a data sync (``pull``) or a change of roles (``role``) that it leads, by its own notes."""
+    return bool(_read(box, "box", f"select 1 from failover_work where kind = '{kind}' and state = 'running'"))
+
+
+def seen_by(box: LocalAppliance) -> dict[str, Any]:
+    """What a box of a pair saw of the other one at its last look: its ``role``, or the ``problem``."""
+    rows = _read(box, "box", "select value from setting where name = 'failover_seen'")
+    return dict(json.loads(rows[0][0])) if rows else {}
+
+
+def installations(box: LocalAppliance) -> list[str]:
+    """How each installation stands, by the box's own notes, the first one first. It is ``running`` once the package is on the box.
+
+    A box that restarts before that has lost a package which the vendor does not offer a second time.
+    """
+    told = "case when state = 'running' and step not like 'Installing %' then 'starting' else state end"
+    return [row[0] for row in _read(box, "box", f"select {told} from job where kind = 'install' order by id")]
+
+
+def _read(box: LocalAppliance, name: str, sql: str) -> list[Any]:
+    with closing(sqlite3.connect(f"file:{box.root}/data/{name}.db?mode=ro", uri=True, timeout=30)) as database:
+        return database.execute(sql).fetchall()
+
+
+def set_key(box: LocalAppliance, key: str) -> str:
+    """The box's pre-shared key is this one; answers the one before."""
+    with closing(sqlite3.connect(box.root / "data" / "site.db", timeout=30)) as database, database:
+        (before,) = database.execute("select value from setting where name = 'preshared_key'").fetchone()
+        database.execute("update setting set value = ? where name = 'preshared_key'", (key,))
+    return str(before)
 
 
 def wait_end(child: Child, timeout: float) -> int:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rig import BOXSHIFT, kill, wait_until
+from rig import BOXSHIFT, kill, role_of, wait_until
 from theatre import find_net
 
 from certs.served import read_pin
@@ -152,21 +150,11 @@ def test_a_command_that_was_killed_is_named_by_status_and_the_same_command_goes_
         code, said = pair.say("swap", "--primary", "b", "--yes")
         assert (code, said["state"]) == (0, "b primary, a backup"), said
     with Child([BOXSHIFT, "failover", "break", pair.plan, "--yes"], log=log) as child:
-        halfway = lambda: "none" in roles_written(pair)  # noqa: E731
+        halfway = lambda: "none" in (role_of(pair.a), role_of(pair.b))  # noqa: E731
         if wait_until(halfway, child):
             kill(child)
     code, said = pair.say("break", "--yes")
     assert (code, said["state"]) == (0, "no relationship")
-
-
-def roles_written(pair: PairOfBoxes) -> tuple[str, ...]:
-    """What each box has written down of itself."""
-    found = []
-    for box in (pair.a, pair.b):
-        with closing(sqlite3.connect(f"file:{box.root}/data/site.db?mode=ro", uri=True, timeout=30)) as database:
-            row = database.execute("select value from setting where name = 'failover_role'").fetchone()
-        found.append(row[0] if row else "none")
-    return tuple(found)
 
 
 def test_a_box_that_is_gone_is_told_and_nothing_is_forced(pair: PairOfBoxes) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rig import kill, wait_end, wait_until
+from rig import is_at, kill, role_of, sessions_of, set_key, wait_end, wait_until
 from test_killed_runs import verify_gate_holds, verify_nothing_is_done_again, verify_reset_came_last
 from theatre import Theatre, find_net, open_theatre
 
@@ -41,16 +39,8 @@ class Built:
     def at_the_join(self) -> Theatre:
         """The moment of that refusal, with the old box's key mended."""
         self.theatre.at("built")
-        set_key(self.theatre, self.key)
+        set_key(self.theatre.rig.stage.old_box, self.key)
         return self.theatre
-
-
-def set_key(theatre: Theatre, key: str) -> str:
-    """The old box's pre-shared key is this one; answers the one before."""
-    with closing(sqlite3.connect(theatre.rig.stage.old_box.root / "data" / "site.db", timeout=30)) as database, database:
-        (before,) = database.execute("select value from setting where name = 'preshared_key'").fetchone()
-        database.execute("update setting set value = ? where name = 'preshared_key'", (key,))
-    return str(before)
 
 
 @pytest.fixture(scope="module")
@@ -58,26 +48,16 @@ def built(tmp_path_factory: pytest.TempPathFactory, vendor: Path) -> Iterator[Bu
     net = find_net(iter(range(81, 91)))
     with open_theatre(tmp_path_factory.mktemp("failover"), net, vendor, scenario=Scenario.MIGRATE_BY_FAILOVER) as theatre:
         theatre.at("fresh")
-        found = Built(theatre, set_key(theatre, "another"))
+        found = Built(theatre, set_key(theatre.rig.stage.old_box, "another"))
         answer = theatre.on_plan("run", "--yes", "--json")
         assert answer.code == 4, answer.all
         theatre.keep("built")
         yield found
 
 
-def sessions_of(box: LocalAppliance) -> set[str]:
-    with closing(sqlite3.connect(f"file:{box.root}/data/site.db?mode=ro", uri=True, timeout=30)) as database:
-        return {row[0] for row in database.execute("select lsid from session")}
-
-
 def roles(theatre: Theatre) -> tuple[str, ...]:
-    """What each box has written down of itself, the old one first; "" where it has nothing."""
-    found = []
-    for box in (theatre.rig.stage.old_box, theatre.rig.stage.new_box):
-        with closing(sqlite3.connect(f"file:{box.root}/data/site.db?mode=ro", uri=True, timeout=30)) as database:
-            row = database.execute("select value from setting where name = 'failover_role'").fetchone()
-        found.append(row[0] if row else "")
-    return tuple(found)
+    """What each box has written down of itself, the old one first."""
+    return tuple(role_of(box) for box in (theatre.rig.stage.old_box, theatre.rig.stage.new_box))
 
 
 def acknowledged(theatre: Theatre, since: float) -> set[str]:
@@ -94,12 +74,6 @@ def wait_for_record(theatre: Theatre, address: str) -> None:
         return any(one["address"] == address for one in found) or None
 
     wait_for(look, what=f"a record at {address}", timeout=60.0, poll=0.1)
-
-
-def is_changing_roles(box: LocalAppliance) -> bool:
-    """By the box's own notes."""
-    with closing(sqlite3.connect(f"file:{box.root}/data/box.db?mode=ro", uri=True, timeout=30)) as database:
-        return bool(database.execute("select 1 from failover_work where kind = 'role' and state = 'running'").fetchone())
 
 
 def pull_plug(box: LocalAppliance) -> None:
@@ -157,8 +131,8 @@ def verify_another_key_is_refused(built: Built) -> None:
     error = built.theatre.rig.status().node("join-pair").error
     assert error is not None
     assert "pre-shared key" in str(error["hint"])
-    assert roles(built.theatre)[0] in ("", "none")
-    assert set_key(built.theatre, built.key) == "another", "it was overwritten"
+    assert roles(built.theatre)[0] == "none"
+    assert set_key(built.theatre.rig.stage.old_box, built.key) == "another", "it was overwritten"
     assert built.key not in "".join(built.theatre.heard) + built.theatre.rig.said()
 
 
@@ -254,7 +228,7 @@ def test_a_new_box_that_dies_while_the_roles_change_is_left_behind_by_a_rollback
     assert (answer.code, rig.status().waiting) == (6, ("approve-cutover",)), answer.all
     stage.new_box.fault("sync-seconds", "600")
     with scene.start("approve", str(scene.plan)) as child:
-        assert wait_until(lambda: is_changing_roles(stage.new_box), child), rig.said()[-3000:]
+        assert wait_until(lambda: is_at(stage.new_box, "role"), child), rig.said()[-3000:]
         pull_plug(stage.new_box)
         assert wait_end(child, 300.0) == 4, rig.said()[-3000:]
     answer = scene.on_plan("rollback", "--json")

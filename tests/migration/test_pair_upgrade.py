@@ -69,20 +69,6 @@ def test_killed_at_every_node_boundary_it_ends_as_if_nothing_had_happened(make_r
     verify_ended_well(rig, "b")
 
 
-def test_a_box_that_dies_stops_the_run_and_it_goes_on_when_the_box_is_back(make_rig: Callable[..., Rig]) -> None:
-    rig = make_rig(scenario=Scenario.PAIR_ASYNC)
-    change(rig, SHORT)
-    kill_after_the_break(rig)
-    rig.stage.new_box.stop()
-    assert rig.run() == 4, rig.said()[-3000:]
-    failed = next(node for node in rig.status().nodes if node.state is NodeState.FAILED)
-    assert failed.name.startswith("b-")
-    rig.stage.new_box.start()
-    assert rig.run("retry", str(rig.plan)) == 6, rig.said()[-3000:]  # it goes on by itself, to the next gate
-    assert rig.run() == 0, rig.said()[-3000:]
-    verify_ended_well(rig, "b")
-
-
 def test_before_the_first_package_a_rollback_makes_them_a_pair_again(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(scenario=Scenario.PAIR_ASYNC)
     change(rig, SHORT)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from bad_certificates import make_chain
+from rig import sessions_of
 from theatre import SMALL, Theatre
 
 from images.local_appliance import LocalAppliance
@@ -39,7 +40,7 @@ def database_of(box: LocalAppliance, name: str) -> sqlite3.Connection:
 def record_missing(theatre: Theatre) -> Iterator[None]:
     """One session that the old box has is not on the new one."""
     with closing(database_of(theatre.rig.stage.new_box, "site")) as database:
-        lsid = min(read_sessions(theatre.rig.stage.old_box))
+        lsid = min(sessions_of(theatre.rig.stage.old_box))
         row = database.execute("select * from session where lsid = ?", (lsid,)).fetchone()
         with database:
             assert database.execute("delete from session where lsid = ?", (lsid,)).rowcount == 1
@@ -48,11 +49,6 @@ def record_missing(theatre: Theatre) -> Iterator[None]:
         finally:
             with database:
                 database.execute(f"insert into session values ({','.join('?' * len(row))})", row)
-
-
-def read_sessions(box: LocalAppliance) -> set[str]:
-    with closing(database_of(box, "site")) as database:
-        return {row[0] for row in database.execute("select lsid from session")}
 
 
 @contextmanager

@@ -10,9 +10,9 @@ import time
 from contextlib import closing
 
 import pytest
+from rig import sessions_of
 from theatre import OLD_TTL, Theatre, wait_end_quietly
 
-from images.local_appliance import LocalAppliance
 from migrate.engine.model import NodeState, RunState, UndoState
 
 pytestmark = [pytest.mark.process, pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -31,11 +31,6 @@ def read_rows(theatre: Theatre) -> tuple[object, ...]:
     """The old box's addresses, as its own page shows them."""
     with theatre.open_old() as old:
         return tuple(old.read_addresses())
-
-
-def sessions_of(box: LocalAppliance) -> set[str]:
-    with closing(sqlite3.connect(f"file:{box.root}/data/site.db?mode=ro", uri=True, timeout=30)) as database:
-        return {row[0] for row in database.execute("select lsid from session")}
 
 
 @pytest.fixture(scope="module")

@@ -188,6 +188,10 @@ class BomgarAppliance(BomgarFailover):
         """Check for updates and read the list."""
         return updates.read_offers(self._box)
 
+    def finish_installation(self, *, progress: Progress) -> None:
+        """Wait for the end of one that runs already."""
+        updates.finish_installation(self._installer(progress))
+
     def install_offer(self, offer: PackageOffer, *, progress: Progress, accept_eula: bool) -> Version:
         """Install what is offered, and wait until the box runs it."""
         found = updates.install_offer(self._installer(progress), offer, accept_eula=accept_eula)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.errors import RefusedError, RejectedError, UnexpectedError
+from kit.errors import RefusedError, RejectedError, UnexpectedError, UnreachableError
 from kit.progress import Progress
 from kit.secret import Secret
 from migrate.appliances.bomgar.catalogue import UPDATES
@@ -16,7 +16,7 @@ from migrate.appliances.bomgar.console import Console
 from migrate.appliances.bomgar.forms import Button, Entry, Field, FieldKind, Form, Row, Table, View, fill
 from migrate.appliances.bomgar.patience import twice, wait_until
 from migrate.appliances.bomgar.words import Term
-from migrate.appliances.errors import PackageRefusedError, SessionLostError
+from migrate.appliances.errors import BusyError, PackageRefusedError, SessionLostError
 from migrate.appliances.http import Request, Upload
 from migrate.facts import PackageKind, PackageOffer, Version
 
@@ -78,12 +78,15 @@ def read_offers(console: Console) -> tuple[PackageOffer, ...]:
     """Let the box ask its update server, then read the list.
 
     Raises:
+        BusyError: it installs a package, and offers nothing until that has ended.
         RejectedError: the box says that it could not ask.
 
     """
 
     def ask() -> View:
         view = console.open(UPDATES)
+        if _is_running(view):
+            raise BusyError(f"{console.client.where} installs a package just now.", hint="Wait for its end; do not restart the box.")
         form, button = view.need_button(Term.CHECK_FOR_UPDATES)
         return console.press(fill(form, (), press=button, seconds=180))
 
@@ -230,25 +233,70 @@ def _install(installer: Installer, kind: PackageKind, wanted: Version, begin: Ca
         begin()
     except SessionLostError:
         begin()  # nothing is repeated: `begin` reads first whether an installation runs
+    except UnreachableError:
+        # It broke off while it was pressed, or the box restarts from a quick package already: the box tells whether it was done.
+        if not _has_begun(installer, kind, wanted):
+            begin()
     return wait_until(
         lambda: _look(installer, kind, wanted, name), what=f"{name} to be installed", timeout=_LONGEST * installer.patience, poll=0.5
     )
 
 
+def _has_begun(installer: Installer, kind: PackageKind, wanted: Version) -> bool:
+    """Whether the box works on a package, has it, or says that one failed: then nothing is pressed a second time."""
+
+    def look() -> bool:
+        view = installer.console.open(UPDATES)
+        return _is_running(view) or installer.read_version(kind) == wanted or _has_failed(view)
+
+    return wait_until(look, what=f"{installer.console.client.where} to answer again", timeout=300 * installer.patience, poll=0.5)
+
+
+def finish_installation(installer: Installer) -> None:
+    """Wait for the end of an installation that somebody began before; at once where none runs.
+
+    Raises:
+        PackageRefusedError: one ran, and the box says that it failed.
+
+    """
+    ran = False
+
+    def look() -> bool | None:
+        nonlocal ran
+        view = installer.console.open(UPDATES)
+        if _is_running(view):
+            ran = True
+            _tell(installer, view, "the installation that was begun before")
+            return None
+        if ran:
+            _raise_if_failed(installer, view, "what was begun before")
+        return True
+
+    wait_until(look, what="the end of an installation that was begun before", timeout=_LONGEST * installer.patience, poll=0.5)
+
+
 def _look(installer: Installer, kind: PackageKind, wanted: Version, name: str) -> Version | None:
     view = installer.console.open(UPDATES)
     if _is_running(view):
-        installer.progress.update(f"{name}: {view.find_fact(Term.PROGRESS) or 'installing'}")
+        _tell(installer, view, name)
         return None
     found = installer.read_version(kind)
     if found == wanted:
         return wanted
-    if view.words.match(Term.FAILED, view.find_fact(Term.LAST_INSTALLATION) or ""):
+    _raise_if_failed(installer, view, name)
+    return None
+
+
+def _tell(installer: Installer, view: View, name: str) -> None:
+    installer.progress.update(f"{name}: {view.find_fact(Term.PROGRESS) or 'installing'}")
+
+
+def _raise_if_failed(installer: Installer, view: View, name: str) -> None:
+    if _has_failed(view):
         raise PackageRefusedError(
             f"{installer.console.client.where} could not install {name}: {view.find_fact(Term.DETAILS) or view.note()}",
             hint="Nothing was changed by the installation, as far as the box says; do not restart it, read its Updates page.",
         )
-    return None
 
 
 def _is_running(view: View) -> bool:
@@ -260,3 +308,7 @@ def _is_running(view: View) -> bool:
     if view.page.status >= 400 or view.find_button(Term.CONTINUE) is not None:
         return False
     raise UnexpectedError(f"The page {view.page.path} shows neither updates nor an installation.", page_says=view.note())
+
+
+def _has_failed(view: View) -> bool:
+    return view.words.match(Term.FAILED, view.find_fact(Term.LAST_INSTALLATION) or "")
