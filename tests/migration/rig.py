@@ -67,7 +67,7 @@ class Rig:
 
     def finished(self) -> dict[str, Finished]:
         """What has finished so far. A gate's record is its approval, which is no execution."""
-        return {node.name: Finished(node.attempt, node.started, node.ended) for node in self.status().nodes if node.state is NodeState.DONE}
+        return finished(self.status())
 
     def finished_so_far(self) -> dict[str, Finished]:
         """The same while the run may just be beginning: nothing where there is no run yet."""
@@ -104,6 +104,11 @@ class Rig:
         """Everything the command said, plus the logs of the run."""
         logs = sorted((self.plan.parent / ".boxshift").rglob("*.log"))
         return "\n".join(path.read_text(errors="replace") for path in (self.log, *logs) if path.exists())
+
+
+def finished(status: RunStatus) -> dict[str, Finished]:
+    """The nodes that a status calls finished."""
+    return {node.name: Finished(node.attempt, node.started, node.ended) for node in status.nodes if node.state is NodeState.DONE}
 
 
 def wait_end(child: Child, timeout: float) -> int:

@@ -59,16 +59,6 @@ def verify_papers(rig: Rig) -> None:
     assert said["since"] is not None
 
 
-def test_killed_at_every_node_boundary_it_ends_as_if_nothing_had_happened(make_rig: Callable[..., Rig]) -> None:
-    rig = make_rig(scenario=Scenario.PAIR_ASYNC)
-    change(rig, SHORT)
-    kills, seen = rig.kill_at_every_boundary()
-    assert kills >= 14, f"only {kills} boundaries were hit"
-    now = rig.finished()
-    assert {name: now[name] for name in seen} == seen, "a node that had finished ran again"
-    verify_ended_well(rig, "b")
-
-
 def test_a_box_that_dies_stops_the_run_and_it_goes_on_when_the_box_is_back(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(scenario=Scenario.PAIR_ASYNC)
     change(rig, SHORT)
