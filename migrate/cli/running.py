@@ -6,6 +6,7 @@ import getpass
 import sys
 from pathlib import Path
 
+from migrate.cli.options import engine_option
 from migrate.cli.say import console
 from migrate.cli.view import View
 from migrate.engine.model import NodeState, NothingToDecideError, RunState, RunStatus, Watcher
@@ -29,7 +30,7 @@ def run_loaded(loaded: LoadedPlan[CommonPlan], *, engine: str = "", yes: bool = 
 
     warn_of_loss(loaded.plan)
     with open_run(loaded, engine=engine, anew=anew, run=run) as running:
-        console().print(_say_begin(running, f"boxshift status {loaded.path}{_engine_option(engine)}"), markup=False)
+        console().print(_say_begin(running, f"boxshift status {loaded.path}{engine_option(engine)}"), markup=False)
         with open_notices(loaded, running.desk.status) as notice:
             status = _work(running, notice, yes=yes)
         written = write_report(running.desk.workspace, status)
@@ -47,13 +48,6 @@ def _say_begin(running: Running, command: str) -> str:
     if running.over:
         return f"{running.desk.run} has ended already and nothing of it is done again; --new begins another run of this plan."
     return f"{'Going on with' if running.resumed else 'Run'} {running.desk.run}. From another terminal: {command}"
-
-
-def _engine_option(engine: str) -> str:
-    """What has to be typed too; an address is left out, since a password may be in it."""
-    if not engine:
-        return ""
-    return f" --engine {engine if engine.startswith(('env:', 'file:', 'keyring:')) else '…'}"
 
 
 def _work(running: Running, notice: Watcher | None, *, yes: bool) -> RunStatus:

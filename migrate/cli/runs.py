@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from migrate.cli.options import AsJson, EngineUrl, PlanOrFolder, RunName
+from migrate.cli.options import AsJson, EngineUrl, PlanOrFolder, RunName, engine_option
 from migrate.cli.say import console, exit_code_of_run, show, show_json
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def status(plan: PlanOrFolder = Path(), run: RunName = "", engine: EngineUrl = "
     with open_desk(plan, run, engine) as desk:
         now, way_back = desk.status(), desk.rollback_sentence()
     if as_json:
-        show_json(to_json(now) | {"rollback": way_back})
+        show_json(to_json(now) | {"rollback": way_back, "next": render_next(now, engine)})
     else:
         show(render_status(now))
-        show(way_back)
+        show("\n".join(filter(None, (render_next(now, engine), way_back))))
 
 
 def runs(plan: PlanOrFolder = Path(), engine: EngineUrl = "", as_json: AsJson = False) -> None:
@@ -120,6 +121,25 @@ def render_status(status: RunStatus) -> str:
         if node.undo.value not in {"nothing to undo", "can be undone"}:
             lines.append(f"  {'':<8} {'':<22} {node.undo.value}{': ' if node.undo_note else ''}{node.undo_note}")
     return "\n".join(lines)
+
+
+def render_next(status: RunStatus, engine: str = "") -> str:
+    """What leads on from a run that stands: the command, to be typed as it is. Empty where nothing has to be typed."""
+    from migrate.engine.model import RunState
+
+    at = f"{shlex.quote(status.runbook.plan)}{engine_option(engine)}"
+    match status.state:
+        case RunState.INTERRUPTED:
+            return f"It goes on where it was cut off with: boxshift run {at}"
+        case RunState.APPROVAL:
+            return f"It goes on with: boxshift approve {at} --node {status.waiting[0]}"
+        case RunState.DECISION:
+            skip = f", or without it with: boxshift skip {at}" if all(status.runbook.node(name).may_skip for name in status.waiting) else ""
+            return f"Once it is mended, it goes on with: boxshift retry {at}{skip}"
+        case RunState.ROLLBACK_INCOMPLETE:
+            return f"Once it is mended, what was not undone is tried again with: boxshift rollback {at}"
+        case _:
+            return ""
 
 
 def say_status(status: RunStatus) -> None:

@@ -227,11 +227,15 @@ class RunLine:
 
 @dataclass(frozen=True)
 class RollbackPlan:
-    """What a rollback would do now: the nodes in the order of undoing, the estimate in seconds; ``refusal`` is empty when it can go."""
+    """What a rollback would do now: the nodes in the order of undoing, the estimate in seconds; ``refusal`` is empty when it can go.
+
+    ``begun``: it is refused because one has begun that has not ended; then the nodes are what is left of that.
+    """
 
     nodes: tuple[str, ...]
     seconds: float
     refusal: str = ""
+    begun: bool = False
 
 
 class EventKind(StrEnum):

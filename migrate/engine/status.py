@@ -109,16 +109,17 @@ def plan_rollback(connection: sa.Connection, row: Any) -> RollbackPlan:
     names = tuple(line.node for line in connection.execute(query) if line.undo not in settled)
     seconds = sum(runbook.node(name).undo_estimate or runbook.node(name).estimate for name in names)
     passed = passed_no_return(connection, row.run, runbook)
+    begun = not passed and (row.state == Life.UNDOING or row.stops > row.served)
     refusal = ""
     if passed:
         refusal = f"{runbook.node(passed).title} has been started: there is no way back from it."
-    elif row.state == Life.UNDOING or row.stops > row.served:
+    elif begun:
         refusal = f"{row.run} is already being rolled back."
     elif row.state == Life.UNDONE:
         refusal = f"{row.run} has been rolled back already."
     elif row.state == Life.FAILED:
         refusal = f"{row.run} has ended."
-    return RollbackPlan(names, seconds, refusal)
+    return RollbackPlan(names, seconds, refusal, begun)
 
 
 def _decisions_of(run: str) -> Any:

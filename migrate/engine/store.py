@@ -200,11 +200,13 @@ class Store:
             self._end(connection, run, Life.DONE, "")
             return {"end": Life.DONE}
 
-    def begin_undo(self, run: str, node: str) -> bool:
-        """Mark that a node is being undone; whether an earlier undo of it was cut off."""
+    def begin_undo(self, run: str, node: str) -> bool | None:
+        """Mark that a node is being undone; whether an earlier undo of it was cut off. None where it is undone already."""
         with locked(self.engine, run) as (connection, row):
             self._verify_mine(connection, row)
             old = connection.execute(sa.select(t.nodes.c.undo).where(of_node(run, node))).scalar_one()
+            if old == UndoState.UNDONE.value:  # written down right before a crash
+                return None
             connection.execute(t.nodes.update().where(of_node(run, node)).values(undo=UndoState.RUNNING.value, undo_note="", progress=""))
             return bool(old == UndoState.RUNNING.value)
 

@@ -57,6 +57,8 @@ def undo_one(shop: Shop, run: str, runbook: Runbook, entry: Entry, standing: Ite
         shop.hub.tell(EventKind.UNDONE, run, node.name, note, state=UndoState.BLOCKED.value)
         return UndoState.BLOCKED.value
     again = shop.store.begin_undo(run, node.name)
+    if again is None:
+        return UndoState.UNDONE.value
     shop.hub.tell(EventKind.UNDOING, run, node.name, node.title, again=again)
     call = Call(run, node, entry.attempt, shop.store.results(run), again)
     outcome = call_safely(shop.executor.undo, call, NodeProgress(shop.hub, shop.store, run, node.name))

@@ -64,16 +64,23 @@ def _give_back(ctx: Context) -> Done:
 def become_primary(ctx: Context) -> Done:
     """The new box is the primary, the old one its backup. The old box takes no record after the last one that was synced."""
     hands = ctx.need_pair()
-    resolve_conflict(hands)
+    resolve_conflict(ctx, hands)
     now = hands.promote("b")
     return Done("The new box is the primary, with every record of the old one, which is its backup now.", now, pair_evidence(now))
 
 
-def resolve_conflict(hands: PairHands) -> None:
-    """Where both have the same role, the boxes decide which keeps it; the sessions of both are merged before anything else is done."""
+def resolve_conflict(ctx: Context, hands: PairHands) -> None:
+    """Where both have the same role, the boxes decide which keeps it; the sessions of both are merged before anything else is done.
+
+    A file says that the merge is due, since after a crash in between no conflict is left that would tell it.
+    """
+    due = ctx.folder / "merge.due"
     if hands.read().state.startswith("conflict"):
+        due.touch(mode=0o600)
         hands.resolve()
+    if due.exists():
         hands.sync()
+        due.unlink()
 
 
 def return_role(ctx: Context) -> str:
@@ -87,7 +94,7 @@ def return_role(ctx: Context) -> str:
     now = _need_old(hands.read())
     if now.b is None:
         return _return_alone(ctx, hands, now)
-    resolve_conflict(hands)
+    resolve_conflict(ctx, hands)
     now = hands.read()
     if now.is_led_by("a"):
         return "The old box is the primary."

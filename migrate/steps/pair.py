@@ -94,7 +94,10 @@ def sync_pair(ctx: UpgradeContext) -> Done:
 
 
 def _establish_again(ctx: UpgradeContext) -> Done:
-    pair = ctx.need_pair().establish("a")
+    hands = ctx.need_pair()
+    if hands.read().state.startswith("one-sided"):
+        hands.end()  # cut off between the two boxes: one of them knows of its end already
+    pair = hands.establish("a")
     return Done("The relationship is established again, with a as the primary.", None, _pair_evidence(pair))
 
 

@@ -69,7 +69,10 @@ class Desk:
         return "Stopped. " + render_rollback(self.control.abort(self.run, who, note), seconds)
 
     def rollback(self, who: str, note: str) -> str:
-        """Undo from wherever it is; what an earlier rollback could not undo is tried again."""
+        """Undo from wherever it is; what an earlier rollback could not undo is tried again. One that was cut off goes on."""
+        before = self.control.rollback_plan(self.run)
+        if before.begun and self.is_idle():
+            return render_rollback(before, 0.0)
         seconds = self._restored_ttl()
         return render_rollback(self.control.rollback(self.run, who, note), seconds)
 
@@ -110,6 +113,8 @@ class Desk:
 
 def render_rollback(plan: RollbackPlan, ttl: float) -> str:
     """The way back in one sentence. ``ttl``: seconds for which visitors keep an answer beyond the time of the cutover."""
+    if plan.begun:
+        return f"A rollback has begun: it has yet to undo {', '.join(plan.nodes) or 'nothing'}."
     if plan.refusal:
         return f"No rollback: {plan.refusal}"
     if not plan.nodes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,9 +93,20 @@ def run(name: str, pair: PaperPair, *, undo: bool = False) -> Done:
     return action(context(pair))
 
 
+FOLDER: list[Path] = []
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path) -> Iterator[None]:
+    """The run's folder, of which these steps keep one file."""
+    FOLDER.append(tmp_path)
+    yield
+    FOLDER.clear()
+
+
 def context(pair: PaperPair) -> Context:
     rest: dict[str, Any] = dict.fromkeys(one.name for one in fields(Context))  # of which these steps use nothing else
-    return Context(**rest | {"plan": make_plan(PAIR), "pair": pair})
+    return Context(**rest | {"plan": make_plan(PAIR), "pair": pair, "folder": FOLDER[0]})
 
 
 def paper(a: FailoverRole, b: FailoverRole, **more: Any) -> PaperPair:
@@ -146,6 +159,18 @@ def test_a_conflict_in_the_change_of_roles_is_resolved_and_merged_first(roles: t
 
 
 SYNCED = "a data sync gave it every record"
+
+
+def test_a_merge_that_was_cut_off_is_made_up_for_once_before_the_pair_is_left() -> None:
+    """After the boxes have resolved their conflict nothing on them tells that their sessions were not merged."""
+    pair = paper(PRIMARY, PRIMARY, refuses={"sync": UnreachableError("Killed here.")})
+    with pytest.raises(UnreachableError):
+        return_role(context(pair))
+    pair.refuses.clear()
+    pair.roles |= {"a": PRIMARY, "b": BACKUP}
+    return_role(context(pair))
+    return_role(context(pair))
+    assert pair.asked == ["resolve", "sync", "sync"]
 
 
 @pytest.mark.parametrize(

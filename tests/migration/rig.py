@@ -70,7 +70,7 @@ class Rig:
 
     def finished(self) -> dict[str, Finished]:
         """What has finished so far. A gate's record is its approval, which is no execution."""
-        return {node.name: Finished(node.attempt, node.started, node.ended) for node in self.status().nodes if node.state is NodeState.DONE}
+        return finished(self.status())
 
     def finished_so_far(self) -> dict[str, Finished]:
         """The same while the run may just be beginning: nothing where there is no run yet."""
@@ -151,6 +151,11 @@ def set_key(box: LocalAppliance, key: str) -> str:
         (before,) = database.execute("select value from setting where name = 'preshared_key'").fetchone()
         database.execute("update setting set value = ? where name = 'preshared_key'", (key,))
     return str(before)
+
+
+def finished(status: RunStatus) -> dict[str, Finished]:
+    """The nodes that a status calls finished."""
+    return {node.name: Finished(node.attempt, node.started, node.ended) for node in status.nodes if node.state is NodeState.DONE}
 
 
 def wait_end(child: Child, timeout: float) -> int:

@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from leave_again import leave_after_the_switch
 from rig import Rig, kill, wait_until
 from test_killed_runs import verify_ended_well
-
-from migrate.demo.play import Scenario
 
 pytestmark = [pytest.mark.process, pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -60,9 +57,3 @@ def test_killed_at_the_switch_it_goes_on_and_nothing_is_lost(make_rig: Callable[
     status = rig.status()
     assert not {"lower-ttl", "wait-for-old-ttl", "restore-ttl"} & {node.name for node in status.nodes}
     assert "from the beginning of the switch to the first good answer" in str(status.node("prove").value)
-
-
-def test_with_data_by_failover_it_leads_back_after_the_switch_with_every_record(make_rig: Callable[..., Rig]) -> None:
-    rig = make_rig(scenario=Scenario.MIGRATE_BY_FAILOVER)
-    switch_by_command(rig)
-    assert leave_after_the_switch(rig) == {"switch", "become-primary", "join-pair", "provision"}

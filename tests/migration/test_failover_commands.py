@@ -9,16 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killer import open_killer
 from rig import BOXSHIFT, kill, role_of, wait_until
 from theatre import find_net
 
 from certs.served import read_pin
 from images.local_appliance import LocalAppliance
 from kit.process import Child, run
+from kit.progress import Silent
 from kit.secret import Secret
 from migrate.demo.authority import issue
 from migrate.demo.secrets_file import DemoSecrets
 from migrate.demo.stage import SITE, SiteSize, seed_input
+from migrate.facts import FailoverRole
+from migrate.plan_file import read_any_plan
+from migrate.wiring.pairs import make_pair
 
 pytestmark = [pytest.mark.process, pytest.mark.network, pytest.mark.timeout(300)]
 KEY = "pre-shared a!b@c$ 'd\"e\\;ñ"
@@ -155,6 +160,33 @@ def test_a_command_that_was_killed_is_named_by_status_and_the_same_command_goes_
             kill(child)
     code, said = pair.say("break", "--yes")
     assert (code, said["state"]) == (0, "no relationship")
+
+
+def test_every_command_that_was_killed_at_each_of_its_acts_goes_on(pair: PairOfBoxes, tmp_path: Path) -> None:
+    """Typed again after each death, until it says that it is done."""
+    assert pair.say("break", "--yes")[0] == 0
+    with open_killer(None, tmp_path / "killer") as killer:
+        assert killer.run("failover", "establish", str(pair.plan), "--yes") == 0, killer.said()
+        assert killer.run("failover", "sync", str(pair.plan)) == 0, killer.said()
+        assert pair.say("status")[1]["state"] == "a primary, b backup"
+        assert killer.run("failover", "swap", str(pair.plan), "--primary", "b", "--yes") == 0, killer.said()
+        assert pair.say("status")[1]["state"] == "b primary, a backup"
+        make_conflict(pair)
+        assert killer.run("failover", "resolve", str(pair.plan), "--yes") == 0, killer.said()
+        assert pair.say("status")[1]["state"] in {"a primary, b backup", "b primary, a backup"}
+        assert killer.run("failover", "break", str(pair.plan), "--yes") == 0, killer.said()
+        assert pair.say("status")[1]["state"] == "no relationship"
+        killed = {death.place for death in killer.deaths() if death.moment == "sent"}
+        assert {f"failover {word}" for word in ("establish", "sync", "swap b", "resolve", "break")} <= killed
+
+
+def make_conflict(pair: PairOfBoxes) -> None:
+    """Both are the primary."""
+    pair.b.fault("peer-silent")
+    with make_pair(read_any_plan(pair.plan), Silent()).open("a") as box:
+        box.set_failover_role(FailoverRole.PRIMARY, data_sync_first=False, progress=Silent())
+    pair.b.fault("peer-silent", "off")
+    assert pair.say("status")[1]["state"] == "conflict: both primary"
 
 
 def test_a_box_that_is_gone_is_told_and_nothing_is_forced(pair: PairOfBoxes) -> None:

@@ -47,13 +47,6 @@ def verify_reset_came_last(rig: Rig) -> None:
     assert not rig.stage.old_box.is_running, "the old box should be off"
 
 
-def test_killed_at_every_node_boundary_it_ends_as_if_nothing_had_happened(make_rig: Callable[..., Rig]) -> None:
-    rig = make_rig()
-    kills, seen = rig.kill_at_every_boundary(between=lambda: verify_gate_holds(rig))
-    assert kills >= 25, f"only {kills} boundaries were hit"
-    verify_ended_well(rig, seen)
-
-
 def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig()
     rng = random.Random(20261122)

@@ -59,16 +59,6 @@ def verify_papers(rig: Rig) -> None:
     assert said["since"] is not None
 
 
-def test_killed_at_every_node_boundary_it_ends_as_if_nothing_had_happened(make_rig: Callable[..., Rig]) -> None:
-    rig = make_rig(scenario=Scenario.PAIR_ASYNC)
-    change(rig, SHORT)
-    kills, seen = rig.kill_at_every_boundary()
-    assert kills >= 14, f"only {kills} boundaries were hit"
-    now = rig.finished()
-    assert {name: now[name] for name in seen} == seen, "a node that had finished ran again"
-    verify_ended_well(rig, "b")
-
-
 def test_before_the_first_package_a_rollback_makes_them_a_pair_again(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(scenario=Scenario.PAIR_ASYNC)
     change(rig, SHORT)

@@ -86,16 +86,6 @@ def test_the_whole_path_is_installed_and_every_client_follows(rig: Rig) -> None:
     assert (code, [finding["code"] for finding in said["findings"]]) == (0, ["nothing-to-install"])
 
 
-def test_killed_at_every_node_boundary_it_ends_as_if_nothing_had_happened(rig: Rig) -> None:
-    # One package of each kind has every kind of node.
-    change(rig, ("longest: 60s", 'longest: 60s, target: {base: "5.2.0", site: "21.2.1"}'))
-    kills, seen = rig.kill_at_every_boundary()
-    assert kills >= 10, f"only {kills} boundaries were hit"
-    now = rig.finished()
-    assert {name: now[name] for name in seen} == seen, "a node that had finished ran again"
-    verify_ended_well(rig, ("base-5.2.0", "site-21.2.1"))
-
-
 def test_a_base_package_that_fails_stops_everything_and_leaves_a_bundle_for_support(rig: Rig) -> None:
     change(rig, ("longest: 60s", 'longest: 60s, target: {base: "5.2.0", site: "21.1.1"}'))
     with fault(rig, "install-fails"):

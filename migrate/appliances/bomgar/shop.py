@@ -100,19 +100,20 @@ class UpdateShop:
             FailedError: a package did not come whole. What came before it is kept, and listed.
 
         """
-        entries = {entry.file: entry for entry in _listed(folder)}
-        new = []
-        for entry in _left_behind(folder):
-            entries[entry.file] = entry
-            new.append(entry.file)
+        left = {entry.file: entry for entry in _left_behind(folder)}
+        entries = {entry.file: entry for entry in _listed(folder)} | left
+        new = list(left)
         goods = [one for one in self.read_goods(key) if one.file not in entries]
         for number, one in enumerate(goods):
             progress.update(one.file, number, len(goods))
-            self._take(one, folder / f"{one.file}{PART}", progress)
-            entry = _keep(folder / f"{one.file}{PART}")
+            part = folder / f"{one.file}{PART}"
+            self._take(one, part, progress)
+            entry = _judge(part)
             entries[entry.file] = entry
-            new.append(entry.file)
+            # Listed before it has its name: a file that has its name and is in no list would never be asked for again.
             write_transfer(folder, list(entries.values()), self._url, time.time())
+            part.replace(folder / entry.file)
+            new.append(entry.file)
         return Fetched(write_transfer(folder, list(entries.values()), self._url, time.time()), tuple(new))
 
     def _take(self, goods: Goods, target: Path, progress: Progress) -> None:
@@ -194,7 +195,7 @@ def _listed(folder: Path) -> tuple[PackageEntry, ...]:
 
 
 def _left_behind(folder: Path) -> Iterator[PackageEntry]:
-    """What came whole and was not listed when an earlier fetch was cut off."""
+    """What came whole and had not got its name when an earlier fetch was cut off: the server does not offer it again."""
     for path in sorted(folder.glob(f"*{PART}")):
         try:
             yield _keep(path)
@@ -204,24 +205,30 @@ def _left_behind(folder: Path) -> Iterator[PackageEntry]:
 
 def _keep(part: Path) -> PackageEntry:
     """Give a whole package its name. Raises PackageRefusedError where it is none."""
+    entry = _judge(part)
+    part.replace(part.with_name(entry.file))
+    return entry
+
+
+def _judge(part: Path) -> PackageEntry:
+    """What a list says of a package that has come. Raises PackageRefusedError where it is none."""
     package = read_package_file(part)
+    name = part.name.removesuffix(PART)
     try:
         with zipfile.ZipFile(part) as archive:
             damaged = archive.testzip()
     except (zipfile.BadZipFile, OSError, RuntimeError, ValueError, EOFError) as error:
-        raise PackageRefusedError(f"The package {part.name.removesuffix(PART)} is not whole: {error}.") from error
+        raise PackageRefusedError(f"The package {name} is not whole: {error}.") from error
     if damaged is not None:
-        raise PackageRefusedError(f"The package {part.name.removesuffix(PART)} is damaged at {damaged!r}.")
-    target = part.with_name(part.name.removesuffix(PART))
-    part.replace(target)
+        raise PackageRefusedError(f"The package {name} is damaged at {damaged!r}.")
     version = package.version
     return PackageEntry(
-        file=target.name,
+        file=name,
         kind=package.kind,
         version=version.version,
         build=version.build,
-        size=target.stat().st_size,
-        sha256=digest_file(target),
+        size=part.stat().st_size,
+        sha256=digest_file(part),
     )
 
 
