@@ -133,6 +133,8 @@ def render_next(status: RunStatus, engine: str = "") -> str:
             return f"It goes on where it was cut off with: boxshift run {at}"
         case RunState.APPROVAL:
             return f"It goes on with: boxshift approve {at} --node {status.waiting[0]}"
+        case RunState.DECISION if any(_is_judged(status, name) for name in status.waiting):
+            return f"Nothing was changed. Once it is mended: boxshift rollback {at}, then boxshift run {at}, which reads everything anew."
         case RunState.DECISION:
             skip = f", or without it with: boxshift skip {at}" if all(status.runbook.node(name).may_skip for name in status.waiting) else ""
             return f"Once it is mended, it goes on with: boxshift retry {at}{skip}"
@@ -140,6 +142,12 @@ def render_next(status: RunStatus, engine: str = "") -> str:
             return f"Once it is mended, what was not undone is tried again with: boxshift rollback {at}"
         case _:
             return ""
+
+
+def _is_judged(status: RunStatus, name: str) -> bool:
+    """Whether a node failed over what was found when the run had only read: tried again, it would judge the same again."""
+    inspect = {node.name for node in status.runbook.phases[0].nodes}
+    return name in inspect and (status.node(name).error or {}).get("code") == "blocked"
 
 
 def say_status(status: RunStatus) -> None:

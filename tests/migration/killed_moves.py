@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from killer import Killer, acknowledged, open_killer, sessions_of
-from rig import Rig
+from killer import Killer, acknowledged, open_killer
+from rig import Rig, sessions_of
 from theatre import Theatre, open_theatre
 
 from kit.waiting import wait_for

@@ -10,11 +10,10 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import sqlite3
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from typing import Any
 from rig import Finished, Rig, finished
 from theatre import Theatre
 
-from images.local_appliance import LocalAppliance
 from kit.errors import UsageError
 from kit.process import Child
 from kit.waiting import wait_for
@@ -191,12 +189,6 @@ def open_killer(theatre: Any, folder: Path) -> Iterator[Killer]:
         wire.settimeout(LIMIT)
         with wire.makefile("rw") as lines:
             yield Killer(theatre, folder, lines, is_alone=theatre is None)
-
-
-def sessions_of(box: LocalAppliance) -> set[str]:
-    """The sessions that a box has written down."""
-    with closing(sqlite3.connect(f"file:{box.root}/data/site.db?mode=ro", uri=True, timeout=30)) as database:
-        return {row[0] for row in database.execute("select lsid from session")}
 
 
 def acknowledged(theatre: Theatre, *spans: tuple[float, float]) -> set[str]:

@@ -8,7 +8,7 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,30 +78,6 @@ class Rig:
             return self.finished()
         except Exception:  # noqa: BLE001 - the database is being made right now
             return {}
-
-    def kill_at_every_boundary(
-        self, between: Callable[[], None] = lambda: None, nodes: Collection[str] = ()
-    ) -> tuple[int, dict[str, Finished]]:
-        """Run to the end, killed whenever a node has finished. Answers how often, and each record as it was right after a kill.
-
-        ``between`` is called after each kill; ``nodes``: after which alone it is killed. That nothing which had finished ran again is for
-        the caller to look at.
-        """
-        seen: dict[str, Finished] = {}
-        kills = 0
-        while True:
-            with self.start() as child:
-                if not wait_until(lambda: self._is_boundary(seen, nodes), child):  # noqa: B023 - called at once
-                    assert wait_end(child, 5.0) == 0, self.said()[-4000:]
-                    return kills, seen
-                kill(child)
-                kills += 1
-            between()
-            seen |= {name: record for name, record in self.finished().items() if name not in seen}
-
-    def _is_boundary(self, seen: Collection[str], nodes: Collection[str]) -> bool:
-        new = self.finished_so_far().keys() - set(seen)
-        return bool(new & set(nodes)) if nodes else bool(new)
 
     def said(self) -> str:
         """Everything the command said, plus the logs of the run."""

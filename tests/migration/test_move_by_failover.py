@@ -11,22 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rig import is_at, kill, role_of, sessions_of, set_key, wait_end, wait_until
-from test_killed_runs import verify_gate_holds, verify_nothing_is_done_again, verify_reset_came_last
+from rig import is_at, role_of, sessions_of, set_key, wait_end, wait_until
 from theatre import Theatre, find_net, open_theatre
 
 from images.local_appliance import LocalAppliance
 from kit.progress import Silent
 from kit.waiting import wait_for
 from migrate.demo.play import Scenario
-from migrate.engine.model import NodeState, RunState, UndoState
+from migrate.engine.model import NodeState, UndoState
 from migrate.facts import FailoverRole
 
 pytestmark = [pytest.mark.process, pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(600)]
-BOUNDARIES = (
-    *("join-pair", "first-sync", "approve-cutover", "blockers-live", "become-primary", "compare-last", "switch"),
-    *("approve-retire", "end-pair", "retire-gate", "factory-reset"),
-)
 
 
 @dataclass
@@ -88,32 +83,6 @@ def pull_plug(box: LocalAppliance) -> None:
 def _descendants(parent: int) -> list[int]:
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return [one for child in map(int, children) for one in (child, *_descendants(child))]
-
-
-def test_killed_at_every_boundary_that_a_pair_makes_different(built: Built) -> None:
-    """Those before the join, and of checks and waits after it, are the same in every migration, and killed in the tests of those."""
-    scene = built.at_the_join()
-    rig, begin = scene.rig, time.time()
-    before = scene.finished()
-    with scene.start("retry", str(scene.plan)) as child:
-        assert wait_until(lambda: "join-pair" in scene.finished(), child), rig.said()[-3000:]
-        kill(child)
-    kills, seen = rig.kill_at_every_boundary(between=lambda: verify_gate_holds(rig), nodes=BOUNDARIES)
-    assert kills >= 8, f"only {kills} boundaries were hit"
-    status = rig.status()
-    assert status.state is RunState.DONE, rig.said()[-4000:]
-    now = rig.finished()
-    assert {name: now[name] for name in seen} == seen, "a node that had finished ran again"
-    assert set(before) <= set(seen)
-    kept = acknowledged(scene, begin)
-    assert kept, "the visitors wrote nothing: the test proves nothing"
-    assert kept <= sessions_of(rig.stage.new_box)
-    verify_reset_came_last(rig)
-    reset, parted = status.node("factory-reset"), status.node("end-pair")
-    assert parted.ended is not None
-    assert reset.started is not None
-    assert reset.started >= parted.ended
-    verify_nothing_is_done_again(rig, now)
 
 
 def test_a_pair_in_trouble_gets_out_of_it_and_a_rollback_after_the_break_leads_back_with_every_record(built: Built) -> None:

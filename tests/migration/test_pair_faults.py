@@ -79,6 +79,7 @@ def verify_blocked(rig: Rig, node: str, code: str) -> str:
     assert error is not None
     assert code in str(error["facts"]), error
     assert "boxshift rollback" in str(error["hint"])
+    assert "boxshift rollback" in ask("status", str(rig.plan))[1]["next"]
     assert status.node("backup").state is NodeState.PENDING
     assert roles(rig) == before
     assert rig.run("rollback", str(rig.plan)) == 0, rig.said()[-3000:]
