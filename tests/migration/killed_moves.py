@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from killer import Killer, acknowledged, open_killer
 from rig import Rig, sessions_of
-from theatre import Theatre, open_theatre
+from theatre import Theatre, open_theatre, spoiled
 
 from kit.waiting import wait_for
 from migrate.demo.play import Scenario
@@ -119,17 +118,6 @@ def part_in_vain(theatre: Theatre) -> None:
         answer = theatre.on_plan("approve", "--json")
     assert answer.code == 3, answer.all
     assert theatre.rig.status().node("end-pair").state is NodeState.DONE
-
-
-@contextlib.contextmanager
-def spoiled(path: Path) -> Iterator[None]:
-    """A file with one byte too many."""
-    whole = path.read_bytes()
-    path.write_bytes(whole + b"x")
-    try:
-        yield
-    finally:
-        path.write_bytes(whole)
 
 
 def verify_old_serves(theatre: Theatre) -> None:

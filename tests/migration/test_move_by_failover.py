@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from rig import is_at, role_of, sessions_of, set_key, wait_end, wait_until
-from theatre import Theatre, find_net, open_theatre
+from theatre import Theatre, find_net, open_theatre, spoiled
 
 from images.local_appliance import LocalAppliance
 from kit.progress import Silent
@@ -177,17 +177,6 @@ def keep_visitors_long(scene: Theatre) -> None:
     scene.set_record(address, 15)
     time.sleep(ttl + 0.5)  # whoever had it for the shorter time has asked again
     wait_for_record(scene, scene.rig.stage.new.visible)
-
-
-@contextlib.contextmanager
-def spoiled(path: Path) -> Iterator[None]:
-    """A file with one byte too many."""
-    whole = path.read_bytes()
-    path.write_bytes(whole + b"x")
-    try:
-        yield
-    finally:
-        path.write_bytes(whole)
 
 
 def test_a_new_box_that_dies_while_the_roles_change_is_left_behind_by_a_rollback(built: Built) -> None:
