@@ -51,13 +51,15 @@ def upgrade(
     yes: Yes = False,
     anew: Anew = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the path and the runbook, do nothing.")] = False,
+    pair: Annotated[str, typer.Option(help="sync or async: only if the plan upgrades a failover pair by this method.")] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="Only if the plan takes the packages from a folder.")] = False,
     engine: EngineUrl = "",
     as_json: AsJson = False,
 ) -> None:
     """Upgrade a box package by package, in its windows, waiting for its clients. The same as `run` with the plan of an upgrade."""
     from migrate.wiring.procedures import verify_upgrade
 
-    verify_upgrade(plan)
+    verify_upgrade(plan, pair=pair, offline=offline)
     run(plan, yes, anew, dry_run, engine, as_json)
 
 

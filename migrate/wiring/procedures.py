@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-from kit.errors import UnexpectedError
+from kit.errors import UnexpectedError, UsageError
 from kit.progress import Silent
-from migrate.pair_plan import PairUpgradePlan
+from migrate.pair_plan import PairMethod, PairUpgradePlan
 from migrate.plan import CommonPlan, Plan
 from migrate.plan_file import LoadedPlan, PlanError, read_any_plan
 from migrate.runbook import Runbook
@@ -39,10 +39,26 @@ def make_runbook(loaded: LoadedPlan[CommonPlan]) -> Runbook:
             raise UnexpectedError(f"No procedure belongs to {type(other).__name__}.")
 
 
-def verify_upgrade(path: Path) -> None:
-    """The plan is one of an upgrade. Raises PlanError where it is not."""
-    if not isinstance(read_any_plan(path).plan, UpgradePlan | PairUpgradePlan):
+def verify_upgrade(path: Path, *, pair: str = "", offline: bool = False) -> None:
+    """The plan is one of an upgrade, and the one that is meant: ``pair`` is a method's name, ``offline``: packages come from a folder.
+
+    Raises:
+        PlanError: it is not.
+        UsageError: there is no such method.
+
+    """
+    plan = read_any_plan(path).plan
+    if not isinstance(plan, UpgradePlan | PairUpgradePlan):
         raise PlanError(f"The plan {path} is not one of an upgrade.", hint="boxshift run performs whatever a plan is for.")
+    if pair:
+        if pair not in {method.value for method in PairMethod}:
+            raise UsageError(f"A pair is not upgraded by a method {pair!r}.", hint="sync: the primary first. async: the backup first.")
+        found = f"for a pair, method {plan.method.value}" if isinstance(plan, PairUpgradePlan) else "for a single box"
+        if found != f"for a pair, method {pair}":
+            raise PlanError(f"The plan {path} is {found}.", hint=f"It needs `procedure: pair-upgrade` and `method: {pair}`.")
+    if offline and plan.packages.source != "folder":
+        hint = "`boxshift packages fetch FOLDER` fills one where the network is open; then `packages: {source: folder, folder: FOLDER, …}`."
+        raise PlanError(f"By the plan {path} the box fetches its packages itself.", hint=hint)
 
 
 def read_offered_paths(loaded: LoadedPlan[PairUpgradePlan]) -> dict[str, UpgradePath]:

@@ -72,6 +72,7 @@ def test_before_the_first_package_a_rollback_makes_them_a_pair_again(make_rig: C
 def test_check_names_what_stands_against_it(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(scenario=Scenario.PAIR_ASYNC)
     whole = rig.plan.read_text()
+    assert [ask("upgrade", str(rig.plan), "--dry-run", f"--pair={method}")[0] for method in ("async", "sync")] == [0, 2]
     change(rig, (', target: {site: "21.2.1"}', ""))
     code, said, _ = ask("check", str(rig.plan))
     assert code == 3

@@ -170,6 +170,15 @@ def test_check_says_what_is_wrong_before_anything_is_touched(rig: Rig) -> None:
         code, said, _ = ask("check", str(rig.plan))
         assert code == wanted, (name, said)
         assert word in [finding["code"] for finding in said.get("findings", [])] + [said.get("error", {}).get("code", "")], name
+    rig.plan.write_text(whole)
+    for words, wanted, hint in (
+        (("--offline",), "plan", "source: folder"),
+        (("--pair", "async"), "plan", "method: async"),
+        (("--pair", "b"), "usage", "sync"),
+    ):
+        code, said, _ = ask("upgrade", str(rig.plan), *words, "--dry-run")
+        assert (code, said["error"]["code"]) == (2, wanted), said
+        assert hint in said["error"]["hint"]
     rig.plan.write_text(re.sub(r"pin: [0-9a-f]{64}", f"pin: {'ab' * 32}", whole))
     code, said, _ = ask("check", str(rig.plan))
     assert (code, said["error"]["code"]) == (5, "changed"), said
