@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from killer import Killer, acknowledged, open_killer
+from killer import MOMENTS, USUAL, Killer, acknowledged, open_killer
 from rig import Rig, sessions_of
 from theatre import Theatre, open_theatre, spoiled
 
@@ -39,6 +39,7 @@ def play_killed(folder: Path, net: int, vendor: Path | None, move: Move) -> list
     """To the last gate before the old box is wiped; from there to the end, and from there back. Answers where it was killed."""
     with open_theatre(folder, net, vendor, scenario=move.scenario) as theatre, open_killer(theatre, folder / "killer") as killer:  # type: ignore[arg-type]
         move.adapt(theatre.rig)
+        killer.moments_met = USUAL if move.nodes else MOMENTS
         killer.between = lambda status: verify_gate_holds(theatre.rig, status)
         reach_last_gate(killer, move)
         spans = [(0.0, EVER)]

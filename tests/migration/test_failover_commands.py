@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from killer import open_killer
-from rig import BOXSHIFT, kill, role_of, wait_until
+from rig import BOXSHIFT, kill, wait_until
 from theatre import find_net
 
 from certs.served import read_pin
@@ -141,25 +141,14 @@ def test_a_command_that_was_killed_is_named_by_status_and_the_same_command_goes_
     pair.b.fault("sync-seconds", "off")
     code, said = pair.say("establish", "--yes")
     assert (code, said["state"], said["b"]["failover"]["sync"]) == (0, "a primary, b backup", "finished")
-    first = said["b"]["failover"]["last_sync"]
-    assert first is not None
+    assert said["b"]["failover"]["last_sync"] is not None
     pair.b.fault("sync-seconds", "6")
-    kill_amid(pair, log, "A data sync is running", "sync")
-    code, said = pair.say("sync")
-    assert code == 0
-    assert said["b"]["failover"]["last_sync"] > first
     said = kill_amid(pair, log, "A change of roles is running at box b", "swap", "--primary", "b", "--yes")
     assert said["state"] == "a primary, b backup"
     pair.b.fault("sync-seconds", "off")
     for _ in range(2):  # also by who was killed after its end
         code, said = pair.say("swap", "--primary", "b", "--yes")
         assert (code, said["state"]) == (0, "b primary, a backup"), said
-    with Child([BOXSHIFT, "failover", "break", pair.plan, "--yes"], log=log) as child:
-        halfway = lambda: "none" in (role_of(pair.a), role_of(pair.b))  # noqa: E731
-        if wait_until(halfway, child):
-            kill(child)
-    code, said = pair.say("break", "--yes")
-    assert (code, said["state"]) == (0, "no relationship")
 
 
 def test_every_command_that_was_killed_at_each_of_its_acts_goes_on(pair: PairOfBoxes, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from migrate.demo.play import Scenario
 from migrate.engine.model import RunState, UndoState
 
 pytestmark = [pytest.mark.process, pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(600)]
-KILLS = 12
+KILLS = 6
 
 
 def test_killed_at_random_moments_it_ends_as_if_nothing_had_happened(make_rig: Callable[..., Rig]) -> None:

@@ -13,7 +13,7 @@ from migrate.demo.play import find_lost
 from migrate.engine.model import NodeState, RunState
 
 pytestmark = [pytest.mark.process, pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(900)]
-RANDOM_KILLS = 20
+RANDOM_KILLS = 10
 
 
 def verify_ended_well(rig: Rig, seen: dict[str, Finished]) -> None:
