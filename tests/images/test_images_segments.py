@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import images.clone
 import images.lab
 import images.machine
+import images.place
 import images.template
 from images import lab_group, reap
 from images.domain import render_domain
@@ -52,7 +53,7 @@ def world(machines: FakeMachines, hypervisor: FakeHypervisor, monkeypatch: pytes
     hypervisor.answers |= {"prepare": {"host_keys": []}, "renew": {"services": {}}, "reach": lambda asked: answer_for(machines, asked)}
     monkeypatch.setattr(images.template, "plan_key", lambda *_, spares=1, **__: f"0123456789abcdef{spares:016x}")
     monkeypatch.setattr(images.template, "read_leaf", lambda *_: "cd" * 32)
-    monkeypatch.setattr(images.clone, "create_overlay", lambda base, target, *, timeout: target.write_bytes(base.read_bytes()))
+    monkeypatch.setattr(images.place, "create_overlay", lambda base, target, *, timeout: target.write_bytes(base.read_bytes()))
     monkeypatch.setattr(images.clone, "_wait_for_own_answer", lambda *_, **__: None)
     for module in (images.lab, images.template):
         monkeypatch.setattr(module, "wait_for_ready", lambda machines, name, **_: machines.read_machine(name))

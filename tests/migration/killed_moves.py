@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from killer import MOMENTS, USUAL, Killer, acknowledged, open_killer
-from rig import Rig, sessions_of
-from theatre import Theatre, open_theatre, spoiled
+from rig import Rig, sessions_of, spoiled
+from theatre import Theatre, open_theatre
 
 from kit.waiting import wait_for
 from migrate.demo.play import Scenario

@@ -183,3 +183,14 @@ def open_machine_rig(folder: Path, net: int, *, size: SiteSize = SMALL, scenario
     stage = MachineStage(folder / "stage", net=net)
     with open_scene(Play(folder, size, soak=5.0, scenario=scenario), stage, Silent()) as scene:
         yield Rig(scene, stage, folder / "boxshift.log")
+
+
+@contextmanager
+def spoiled(path: Path) -> Iterator[None]:
+    """A file with one byte too many."""
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x")
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)

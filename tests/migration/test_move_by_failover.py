@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rig import is_at, role_of, sessions_of, set_key, wait_end, wait_until
-from theatre import Theatre, find_net, open_theatre, spoiled
+from rig import is_at, role_of, sessions_of, set_key, spoiled, wait_end, wait_until
+from theatre import Theatre, find_net, open_theatre
 
 from images.local_appliance import LocalAppliance
 from kit.progress import Silent

@@ -386,17 +386,6 @@ def find_net(nets: Iterator[int]) -> int:
 
 
 @contextmanager
-def spoiled(path: Path) -> Iterator[None]:
-    """A file with one byte too many."""
-    whole = path.read_bytes()
-    path.write_bytes(whole + b"x")
-    try:
-        yield
-    finally:
-        path.write_bytes(whole)
-
-
-@contextmanager
 def open_theatre(folder: Path, net: int, vendor: Path, **settings: Any) -> Iterator[Theatre]:
     """Raise the scene; its moments are made when they are first asked for."""
     with open_rig(folder / "scene", net, vendor=vendor, **settings) as rig:
