@@ -16,6 +16,7 @@ from pathlib import Path
 from images.domain import Accelerator
 from images.home import Home, ensure_home
 from images.locking import hold
+from images.seal import read_stamp
 from kit.errors import DeadlineError, FailedError, ToolError
 from kit.files import write_private
 from kit.process import need_program, run
@@ -56,7 +57,8 @@ def find_acceleration(home: Home, *, progress: Progress | None = None, again: bo
     """
     ensure_home(home)
     emulator = need_program(EMULATOR, package="qemu-system-x86")
-    key = f"{BOOT_ID.read_text().strip()} {stamp_emulator(emulator)} {KVM.exists()}"
+    # Its stamp, not its version: to ask for that takes longer than a clone may.
+    key = f"{BOOT_ID.read_text().strip()} {read_stamp(emulator)} {KVM.exists()}"
     cached = home.cache / "acceleration.json"
     with hold(home.locks / "acceleration", what="proving the accelerator", timeout=TCG_SECONDS + KVM_SECONDS):
         found = None if again else _read_cached(cached, key)
@@ -72,12 +74,6 @@ def find_acceleration(home: Home, *, progress: Progress | None = None, again: bo
             }
             write_private(cached, json.dumps(record).encode())
     return found
-
-
-def stamp_emulator(emulator: Path) -> tuple[int, int, int]:
-    """What changes with the program: its size, modification time, inode. To ask it for its version takes longer than a clone may."""
-    facts = emulator.stat()
-    return facts.st_size, facts.st_mtime_ns, facts.st_ino
 
 
 def prove(emulator: Path, *, kvm: Path = KVM) -> Acceleration:

@@ -24,6 +24,7 @@ from images.home import Home, ensure_home
 from images.initrd import find_repacked
 from images.locking import hold
 from images.recipe import FileSet, Recipe, render_users
+from images.seal import hash_file
 from images.store import Image, Imported, Store
 from kit.process import need_program, run
 from kit.progress import Progress, Silent
@@ -74,7 +75,7 @@ def plan_layers(recipe: Recipe, apt: sources.Sources, files: Path) -> Layers:
     )  # fmt: skip
     image = _digest(
         packages, recipe.name, recipe.hostname, recipe.kernel.arguments, recipe.disk_mib, recipe.hardware.memory_mib, recipe.hardware.cpus,
-        render_configure(recipe), _file_digest(files), versions["mke2fs"], versions["qemu-img"], hook("image").read_text(), recipe.date,
+        render_configure(recipe), hash_file(files), versions["mke2fs"], versions["qemu-img"], hook("image").read_text(), recipe.date,
         str(recipe.ready or ""),
     )  # fmt: skip
     return Layers(packages, image)
@@ -182,8 +183,3 @@ def _import(job: Job, layers: Layers, out: Path, store: Store) -> Image:
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()

@@ -36,6 +36,11 @@ class VolumeFacts:
     modified: str
     backing: str
 
+    @property
+    def stamp(self) -> list[object]:
+        """What changes with its content, as JSON has it."""
+        return [self.size, self.modified]
+
 
 @dataclass(frozen=True)
 class Backing:

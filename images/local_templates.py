@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import secrets
 import shutil
@@ -16,13 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from images.acceleration import EMULATOR, stamp_emulator
+from images.acceleration import EMULATOR
 from images.domain import Accelerator, Domain
 from images.errors import SavedStateError
 from images.home import Home
 from images.hypervisor import Hypervisor
 from images.locking import is_held
 from images.saved import read_saved, render_copy, render_saved
+from images.seal import find_altered, hash_file, read_stamp
 from images.spec import MachineFacts
 from images.template_store import Template, lock_of, parse_record, render_record
 from kit.files import write_private
@@ -50,7 +49,7 @@ class LocalTemplates:
 
     def read_fingerprint(self, accelerator: Accelerator) -> tuple[object, ...]:
         """The emulator's file, and under KVM this computer's processor."""
-        return (*stamp_emulator(need_program(EMULATOR, package="qemu-system-x86")), _processor(accelerator))
+        return (*read_stamp(need_program(EMULATOR, package="qemu-system-x86")), _processor(accelerator))
 
     def find(self, key: str) -> Template | None:
         """Files whose size, modification time and inode are as last seen are not read again."""
@@ -72,7 +71,7 @@ class LocalTemplates:
                 read_saved(source)
             (half / STATE).chmod(0o600)
             (half / DISK).chmod(0o444)
-            write_private(half / FACTS, render_record(record, digests={name: _hash(half / name) for name in (STATE, DISK)}))
+            write_private(half / FACTS, render_record(record, digests={name: hash_file(half / name) for name in (STATE, DISK)}))
             half.chmod(self._home.templates.stat().st_mode & 0o777)
             # A name of its own each time: the disks of clones may still stand on an earlier one that was damaged.
             half.rename(self._home.templates / f"{key}-{secrets.token_hex(4)}")
@@ -138,22 +137,13 @@ def _read(facts: Path) -> tuple[Template, Mapping[str, str]]:
 
 
 def _verify(template: Template, digests: Mapping[str, str]) -> None:
-    seal_path = template.state.with_name(SEAL)
+    folder = template.state.parent
     try:
-        seal = json.loads(seal_path.read_text())
-    except (FileNotFoundError, ValueError):
-        seal = {}
-    now: dict[str, list[int]] = {}
-    for path in (template.state, template.disk):
-        name = path.name
-        if not path.exists():
-            raise SavedStateError(f"The template has lost its file {name}.", hint="It is made anew.")
-        found = path.stat()
-        now[name] = [found.st_size, found.st_mtime_ns, found.st_ino]
-        if seal.get(name) != now[name] and _hash(path) != digests.get(name):
-            raise SavedStateError(f"The template's file {name} is no longer what was saved.", hint="It is made anew.")
-    if seal != now:
-        write_private(seal_path, json.dumps(now).encode())
+        altered = find_altered(folder, {name: digests.get(name, "") for name in (STATE, DISK)}, folder / SEAL)
+    except FileNotFoundError as error:
+        raise SavedStateError(f"The template has lost its file {Path(error.filename).name}.", hint="It is made anew.") from error
+    if altered:
+        raise SavedStateError(f"The template's file {altered} is no longer what was saved.", hint="It is made anew.")
 
 
 def _processor(accelerator: Accelerator) -> str:
@@ -162,11 +152,6 @@ def _processor(accelerator: Accelerator) -> str:
         return ""
     lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
     return "\n".join(line for line in lines if line.startswith(("vendor_id", "model name", "stepping", "microcode", "flags")))
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 @contextmanager

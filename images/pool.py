@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import PurePosixPath
 from typing import BinaryIO
@@ -16,7 +16,7 @@ from kit.errors import FailedError
 from kit.waiting import wait_for
 
 SPACE = uuid.UUID("5d3f3e0c-0a5f-5d0e-9f4c-6f8b1f0f6b1d")
-BUSY_SECONDS = 30.0
+BUSY_SECONDS, SEEN_SECONDS = 30.0, 60.0
 GIB = 1 << 30
 SPARE_BYTES = GIB // 4  # what a hypervisor keeps free beside what is sent to it
 
@@ -79,6 +79,19 @@ class Pool:
     def find_volume(self, name: str) -> VolumeFacts | None:
         """The file of that name."""
         return self._storage.find_volume(self.name, name)
+
+    def wait_for_volumes(self, names: Sequence[str]) -> tuple[VolumeFacts, ...]:
+        """The files of these names, of which libvirt wrote some past the pool: while that copies something it does not look anew."""
+
+        def look() -> tuple[VolumeFacts, ...] | None:
+            volumes = {one.name: one for one in self.list_volumes()}
+            return tuple(volumes[name] for name in names) if volumes.keys() >= set(names) else None
+
+        return wait_for(look, what=f"the pool to see {names[0]}", timeout=SEEN_SECONDS)
+
+    def find_content(self, name: str) -> bytes:
+        """What a file holds; nothing where it is not there."""
+        return self.read(name) if self.find_volume(name) is not None else b""
 
     def path_of(self, name: str) -> PurePosixPath:
         """Where a file of that name is or would be, on the hypervisor."""

@@ -131,7 +131,7 @@ class PoolPlace:
         volumes = self.pool.list_volumes()
         machines = {find_machine(one.name) for one in volumes} - {""}
         free = sorted(machines - find_templates(volumes) - find_bases(volumes))
-        return {one: _parse_claim(self._find_content(name_of(one, CLAIM))) for one in free}
+        return {one: _parse_claim(self.pool.find_content(name_of(one, CLAIM))) for one in free}
 
     def list_over(self, used: frozenset[str], *, idle: bool) -> Iterator[tuple[str, str]]:
         """Images that nobody needs, what a proof of the accelerator left, and the pool when it is empty."""
@@ -155,7 +155,7 @@ class PoolPlace:
         self.pool.ensure()
         image = self._store.read_image(entry.image)
         claim = json.dumps(asdict(mark)).encode()
-        if _parse_claim(self._find_content(name_of(entry.uuid, CLAIM))) != mark:
+        if _parse_claim(self.pool.find_content(name_of(entry.uuid, CLAIM))) != mark:
             self.pool.write(name_of(entry.uuid, CLAIM), BytesIO(claim), len(claim))
         self._images.ensure(image)
         self.pool.ensure_empty(name_of(entry.uuid, CONSOLE))
@@ -213,9 +213,6 @@ class PoolPlace:
 
     def _path(self, entry: Entry, file: str) -> Path:
         return Path(self.pool.path_of(name_of(entry.uuid, file)))
-
-    def _find_content(self, name: str) -> bytes:
-        return self.pool.read(name) if self.pool.find_volume(name) is not None else b""
 
 
 def disk_name(entry: Entry, file: str, generation: int | None = None) -> str:

@@ -17,12 +17,11 @@ from typing import Any
 
 from images.errors import SavedStateError, UnknownMachineError
 from images.hypervisor_disks import define_moved, restore_moved
-from images.hypervisor_storage import Backing, VolumeFacts
+from images.hypervisor_storage import Backing
 from images.ledger import Entry
 from images.machine import MachineFacts, Machines
 from images.pool_place import PoolPlace, disk_name
-from images.pool_templates import SEEN_SECONDS, find_machine, name_of
-from kit.waiting import wait_for
+from images.pool_templates import find_machine, name_of
 
 PREFIX, END = "snapshot-", ".json"
 
@@ -46,7 +45,7 @@ def take(machines: Machines, place: PoolPlace, facts: MachineFacts, label: str) 
     disks = {file: disk_name(entry, file) for file, _ in place.list_disks(entry)}
     machines.hypervisor.save(facts.uuid, Path(pool.path_of(state)))
     try:
-        volumes = wait_for(lambda: _find_all(place, (state, *disks.values())), what=f"the pool to see {state}", timeout=SEEN_SECONDS)
+        volumes = pool.wait_for_volumes((state, *disks.values()))
         generation = _make_generation(place, entry, disks)
     except BaseException:
         machines.hypervisor.restore(Path(pool.path_of(state)))
@@ -54,7 +53,7 @@ def take(machines: Machines, place: PoolPlace, facts: MachineFacts, label: str) 
         raise
     _go_on(machines, place, entry, generation, state, disks)
     record = {
-        "created": time.time(), "state": state, "disks": disks, "files": {one.name: [one.size, one.modified] for one in volumes},
+        "created": time.time(), "state": state, "disks": disks, "files": {one.name: one.stamp for one in volumes},
     }  # fmt: skip
     content = json.dumps(record).encode()
     pool.write(name_of(facts.uuid, f"{PREFIX}{label}{END}"), BytesIO(content), len(content))
@@ -73,7 +72,7 @@ def restore(machines: Machines, place: PoolPlace, facts: MachineFacts, label: st
         raise SavedStateError(f"What is written of the snapshot {label} cannot be read.", hint="Nothing was changed.")
     for name, then in record["files"].items():
         found = place.pool.find_volume(name)
-        if found is None or [found.size, found.modified] != then:
+        if found is None or found.stamp != then:
             raise SavedStateError(f"The snapshot's file {name} is no longer what was saved.", hint="Nothing was changed.")
     generation = _make_generation(place, entry, record["disks"])
     if not facts.power.is_off:
@@ -128,11 +127,6 @@ def _remove_unused(place: PoolPlace, entry: Entry) -> None:
     for one in volumes:
         if find_machine(one.name) == entry.uuid and one.name.endswith(files) and one.name not in kept:
             place.pool.delete(one.name)
-
-
-def _find_all(place: PoolPlace, names: tuple[str, ...]) -> tuple[VolumeFacts, ...] | None:
-    volumes = {one.name: one for one in place.pool.list_volumes()}
-    return tuple(volumes[name] for name in names) if volumes.keys() >= set(names) else None
 
 
 def _read(place: PoolPlace, name: str) -> dict[str, Any] | None:

@@ -26,14 +26,13 @@ from images.saved import read_saved, render_copy, render_saved
 from images.spec import MachineFacts
 from images.store import DISK
 from images.template_store import Template, lock_of, parse_record, render_record
-from kit.waiting import wait_for
 
 PREFIX, CLAIM, STATE = "machine-", "claim.json", "state"
 RECORD, END = "template-", ".json"
 HEAD_BYTES = 1 << 18  # more than libvirt writes in front of the stream of a machine of ours
 _UUID = "[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _RECORD, _FILE = re.compile(f"{RECORD}[0-9a-f]{{32}}-{_UUID}{re.escape(END)}"), re.compile(f"{PREFIX}({_UUID})-.+")
-SEEN_SECONDS, REMOVE_SECONDS = 60.0, 900.0
+REMOVE_SECONDS = 900.0
 
 
 class PoolTemplates:
@@ -66,9 +65,9 @@ class PoolTemplates:
         """Its files keep their names; when the record is there, nobody else needs to know of them."""
         state = name_of(machine.uuid, STATE)
         self._hypervisor.save(machine.uuid, Path(self._pool.path_of(state)))
-        volumes = wait_for(lambda: self._find_all((state, machine.disk.name)), what=f"the pool to see {state}", timeout=SEEN_SECONDS)
+        volumes = self._pool.wait_for_volumes((state, machine.disk.name))
         read_saved(BytesIO(self._pool.read(state, length=HEAD_BYTES)))
-        content = render_record(record, files={one.name: [one.size, one.modified] for one in volumes})
+        content = render_record(record, files={one.name: one.stamp for one in volumes})
         self._pool.write(f"{RECORD}{key}-{machine.uuid}{END}", BytesIO(content), len(content))
         leave()
 
@@ -127,25 +126,18 @@ class PoolTemplates:
         self._hypervisor.restore(Path(self._pool.path_of(state)))
         self._pool.delete(state)
 
-    def _find_all(self, names: Iterable[str]) -> tuple[VolumeFacts, ...] | None:
-        """While the pool copies something it does not look anew, and does not know what was saved past it."""
-        volumes = {one.name: one for one in self._pool.list_volumes()}
-        found = tuple(volumes[name] for name in names if name in volumes)
-        return found if len(found) == len(tuple(names)) else None
-
     def _read(self, record: str) -> tuple[Template, Mapping[str, list[object]]]:
-        content = self._pool.read(record) if self._pool.find_volume(record) is not None else b""
         machine = _machine_of(record)
         paths = {"state": name_of(machine, STATE), "disk": name_of(machine, DISK)}
         place = {what: Path(self._pool.path_of(name)) for what, name in paths.items()}
-        return parse_record(content, "files", key=_key_of(record), name=machine, **place)
+        return parse_record(self._pool.find_content(record), "files", key=_key_of(record), name=machine, **place)
 
     def _verify(self, files: Mapping[str, list[object]]) -> None:
         for name, then in files.items():
             found = self._pool.find_volume(name)
             if found is None:
                 raise SavedStateError(f"The template has lost its file {name}.", hint="It is made anew.")
-            if [found.size, found.modified] != then:
+            if found.stamp != then:
                 raise SavedStateError(f"The template's file {name} is no longer what was saved.", hint="It is made anew.")
 
 

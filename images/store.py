@@ -22,6 +22,7 @@ from images.hardware import MachineHardware
 from images.home import Home, ensure_home
 from images.locking import hold
 from images.ready_page import ReadyPage
+from images.seal import find_altered, hash_file
 from kit.errors import FailedError, ToolError
 from kit.files import write_private
 from kit.findings import Finding
@@ -152,7 +153,7 @@ class Store:
         # Writing to the disk and counting digests side by side: one waits, the other works.
         with ThreadPoolExecutor(max_workers=2) as beside:
             written = [beside.submit(_sync, folder / name) for name in names]
-            digests = {name: _hash(folder / name) for name in names}
+            digests = {name: hash_file(folder / name) for name in names}
             for one in written:
                 one.result()
         target = self._home.images / (digests[DISK] if facts.hardware is None else _identity(digests, facts.hardware))
@@ -206,20 +207,23 @@ class Store:
             AlteredImageError: a file is another one, or missing.
 
         """
-        seal = {} if thorough else _read_seal(image.folder / SEAL)
-        now: dict[str, list[int]] = {}
-        for name, digest in self.read_digests(image).items():
-            path = image.folder / name
-            now[name] = _stamp(path, image)
-            if seal.get(name) != now[name] and _hash(path) != digest:
-                raise AlteredImageError(
-                    f"The stored image {image.name} was altered: {name} is no longer what was stored.",
-                    hint=f"Do not boot from it. Remove it (boxshift images remove {image.digest[:12]}) and make it again.",
-                    image=image.digest,
-                    file=name,
-                )
-        if seal != now:
-            write_private(image.folder / SEAL, json.dumps(now).encode())
+        try:
+            altered = find_altered(image.folder, self.read_digests(image), image.folder / SEAL, thorough=thorough)
+        except FileNotFoundError as error:
+            lost = Path(error.filename).name
+            raise AlteredImageError(
+                f"The stored image {image.name} has lost its file {lost}.",
+                hint=f"Remove it (boxshift images remove {image.digest[:12]}) and build it again.",
+                image=image.digest,
+                file=lost,
+            ) from error
+        if altered:
+            raise AlteredImageError(
+                f"The stored image {image.name} was altered: {altered} is no longer what was stored.",
+                hint=f"Do not boot from it. Remove it (boxshift images remove {image.digest[:12]}) and make it again.",
+                image=image.digest,
+                file=altered,
+            )
 
     def make_overlay(self, image: Image, target: Path, *, disk: str = DISK) -> None:
         """A disk for one machine: a qcow2 overlay on a read-only disk of the image. Whole or not there at all.
@@ -325,36 +329,9 @@ def no_space(target: Path, error: OSError | None = None) -> SpaceError:
     return SpaceError(f"The disk {target} could not be made{reason}.", hint=f"Free space under {target.parent}, then do it again.")
 
 
-def _stamp(path: Path, image: Image) -> list[int]:
-    try:
-        found = path.stat()
-    except FileNotFoundError as error:
-        raise AlteredImageError(
-            f"The stored image {image.name} has lost its file {path.name}.",
-            hint=f"Remove it (boxshift images remove {image.digest[:12]}) and build it again.",
-            image=image.digest,
-            file=path.name,
-        ) from error
-    # Not the change time: libvirt gives the files another owner while a machine runs.
-    return [found.st_size, found.st_mtime_ns, found.st_ino]
-
-
-def _read_seal(path: Path) -> dict[str, list[int]]:
-    try:
-        seal = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return seal if isinstance(seal, dict) else {}
-
-
 def _remove_halves(target: Path) -> None:
     for left in target.parent.glob(f".{target.name}.half-*"):
         left.unlink(missing_ok=True)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

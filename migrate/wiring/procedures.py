@@ -53,9 +53,10 @@ def verify_upgrade(path: Path, *, pair: str = "", offline: bool = False) -> None
     if pair:
         if pair not in {method.value for method in PairMethod}:
             raise UsageError(f"A pair is not upgraded by a method {pair!r}.", hint="sync: the primary first. async: the backup first.")
-        found = f"for a pair, method {plan.method.value}" if isinstance(plan, PairUpgradePlan) else "for a single box"
-        if found != f"for a pair, method {pair}":
-            raise PlanError(f"The plan {path} is {found}.", hint=f"It needs `procedure: pair-upgrade` and `method: {pair}`.")
+        found = plan.method.value if isinstance(plan, PairUpgradePlan) else ""
+        if found != pair:
+            kind = f"for a pair, method {found}" if found else "for a single box"
+            raise PlanError(f"The plan {path} is {kind}.", hint=f"It needs `procedure: pair-upgrade` and `method: {pair}`.")
     if offline and plan.packages.source != "folder":
         hint = "`boxshift packages fetch FOLDER` fills one where the network is open; then `packages: {source: folder, folder: FOLDER, …}`."
         raise PlanError(f"By the plan {path} the box fetches its packages itself.", hint=hint)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from killer import MOMENTS, USUAL, Killer, acknowledged, open_killer
+from killer import EVER, MOMENTS, USUAL, Killer, acknowledged, open_killer
 from rig import Rig, sessions_of, spoiled
 from theatre import Theatre, open_theatre
 
@@ -16,7 +16,6 @@ from migrate.demo.play import Scenario
 from migrate.engine.model import NodeState, RunState, RunStatus
 
 CUTOVER = ("approve-cutover", "blockers-live", "compare-last", "switch", "prove", "wait-for-swing")
-EVER = float("inf")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from migrate.runbook import NodeKind
 MOMENTS = ("sent", "written", "end", "stored", "waiting")
 USUAL = tuple(moment for moment in MOMENTS if moment != "stored")  # which is the engine's own: met in one runbook, and in its tests
 PROGRAM = Path(__file__).with_name("dying.py")
+EVER = float("inf")
 LIMIT = 240.0  # seconds for one start
 
 

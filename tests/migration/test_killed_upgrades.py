@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from killer import Killer, acknowledged, open_killer
+from killer import EVER, Killer, acknowledged, open_killer
 from test_upgrade import PATH, ask, change
 from theatre import find_net, open_theatre
 
@@ -37,7 +37,7 @@ def verify_ended_well(killer: Killer, *acting: str, nodes: Collection[str] = (),
     killer.verify_nothing_ran_again()
     killer.verify_met(nodes or [node.name for node in status.nodes], acting)
     summary = rig.scene.end_visits()
-    kept = acknowledged(killer.theatre, (since, float("inf")))
+    kept = acknowledged(killer.theatre, (since, EVER))
     assert kept, "the visitors wrote nothing: the test proves nothing"
     assert kept & set(find_lost(rig.plan, status, summary)) == set()
     assert len(summary.chains) == 1

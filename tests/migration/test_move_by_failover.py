@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from killer import EVER, acknowledged
 from rig import is_at, role_of, sessions_of, set_key, spoiled, wait_end, wait_until
 from theatre import Theatre, find_net, open_theatre
 
@@ -53,11 +54,6 @@ def built(tmp_path_factory: pytest.TempPathFactory, vendor: Path) -> Iterator[Bu
 def roles(theatre: Theatre) -> tuple[str, ...]:
     """What each box has written down of itself, the old one first."""
     return tuple(role_of(box) for box in (theatre.rig.stage.old_box, theatre.rig.stage.new_box))
-
-
-def acknowledged(theatre: Theatre, since: float) -> set[str]:
-    """Records that visitors were told are kept."""
-    return {one["lsid"] for one in theatre.entries() if one["kind"] == "session" and one["at"] >= since and one["status"] == 201}
 
 
 def wait_for_record(theatre: Theatre, address: str) -> None:
@@ -139,7 +135,7 @@ def verify_both_primary_is_recognised_and_resolved(scene: Theatre) -> None:
     assert roles(scene) == ("primary", "backup")
     assert scene.on_plan("retry", "--json").code == 6
     assert "switch" in scene.finished()
-    assert acknowledged(scene, begin) <= sessions_of(stage.new_box)
+    assert acknowledged(scene, (begin, EVER)) <= sessions_of(stage.new_box)
 
 
 def verify_the_way_back_after_the_break(scene: Theatre) -> None:
@@ -168,7 +164,7 @@ def verify_the_way_back_after_the_break(scene: Theatre) -> None:
     assert undone == {"end-pair", "switch", "become-primary", "join-pair", "lower-ttl", "provision"}
     scene.verify_old_in_service()
     assert roles(scene) == ("none", "none")
-    assert acknowledged(scene, begin) <= sessions_of(stage.old_box)
+    assert acknowledged(scene, (begin, EVER)) <= sessions_of(stage.old_box)
 
 
 def keep_visitors_long(scene: Theatre) -> None:
@@ -193,4 +189,4 @@ def test_a_new_box_that_dies_while_the_roles_change_is_left_behind_by_a_rollback
     assert (answer.code, answer.json["state"]) == (0, "rolled back"), answer.all
     scene.verify_old_in_service()
     assert roles(scene)[0] == "none"
-    assert acknowledged(scene, begin) <= sessions_of(stage.old_box)
+    assert acknowledged(scene, (begin, EVER)) <= sessions_of(stage.old_box)
