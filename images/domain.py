@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -17,6 +17,8 @@ MARK_NAMESPACE = "urn:boxshift:machine:1"
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 # libvirt gives the PCI slots from 2 up to its own devices; the network card that QEMU's command line adds stands far above them.
 NETWORK_SLOT = 0x10
+# What QEMU calls a machine's memory where it is a copy of a file.
+MEMORY = "boxmemory"
 # Where the guest agent listens, and our own agent that gives a copy of a saved machine an identity of its own.
 AGENT_PORT, IDENTITY_PORT = "org.qemu.guest_agent.0", "boxshift.identity.0"
 
@@ -77,7 +79,8 @@ class Domain:
     """All that a domain's XML says. Memory in MiB; ``arguments`` are the kernel's.
 
     ``first_lease``: where user networking begins to give addresses; empty: where it does by itself, at 10.0.2.15. ``segments``: further
-    cards, on private segments. ``uplink``: what the first card hangs on; None: user networking.
+    cards, on private segments. ``uplink``: what the first card hangs on; None: user networking. ``memory``: a file with
+    what its memory begins with, which stays as it is; None: it begins empty.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Domain:
     first_lease: str = ""
     segments: tuple[SegmentCard, ...] = ()
     uplink: Uplink | None = None
+    memory: Path | None = None
 
 
 def render_domain(domain: Domain) -> str:
@@ -113,7 +117,9 @@ def render_domain(domain: Domain) -> str:
     for event, action in (("poweroff", "destroy"), ("reboot", "restart"), ("crash", "destroy")):
         _text(root, f"on_{event}", action)
     _add_devices(root, domain)
-    _add_network(root, domain)
+    if domain.uplink is not None:
+        add_interface(root, domain.uplink, domain.mac, "virtio")
+    _add_commandline(root, (*_plan_memory(domain), *_plan_network(domain)))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
 
@@ -167,20 +173,27 @@ def _add_devices(root: ET.Element, domain: Domain) -> None:
     ET.SubElement(ET.SubElement(devices, "video"), "model", {"type": "none"})
 
 
-def _add_network(root: ET.Element, domain: Domain) -> None:
+def _plan_memory(domain: Domain) -> Iterator[tuple[str, str]]:
+    """By QEMU's own options: libvirt has files for memory, but chooses their paths itself and empties them."""
+    if domain.memory is not None:
+        path = str(domain.memory).replace(",", ",,")
+        yield "-object", f"memory-backend-file,id={MEMORY},size={domain.memory_mib}M,share=off,mem-path={path}"
+        yield "-machine", f"memory-backend={MEMORY}"
+
+
+def _plan_network(domain: Domain) -> Iterator[tuple[str, str]]:
     """User networking by QEMU's own options: libvirt 9.0 accepts ``<portForward>`` without passt and then does nothing."""
-    if domain.uplink is not None:
-        add_interface(root, domain.uplink, domain.mac, "virtio")
-    start = [f"dhcpstart={domain.first_lease}"] if domain.first_lease else []
-    netdev = ",".join(("user", "id=boxnet0", *start, *(one.option for one in domain.forwards)))
-    device = f"virtio-net-pci,netdev=boxnet0,id=boxcard0,mac={domain.mac},bus=pci.0,addr={NETWORK_SLOT:#x},romfile="
-    further = (
-        pair
-        for number, card in enumerate(domain.segments)
-        for pair in (("-netdev", card.render_netdev(number)), ("-device", render_card(number, domain.mac)))
-    )
-    first = () if domain.uplink is not None else (("-netdev", netdev), ("-device", device))
-    values = list(_options(*first, *further))
+    if domain.uplink is None:
+        start = [f"dhcpstart={domain.first_lease}"] if domain.first_lease else []
+        yield "-netdev", ",".join(("user", "id=boxnet0", *start, *(one.option for one in domain.forwards)))
+        yield "-device", f"virtio-net-pci,netdev=boxnet0,id=boxcard0,mac={domain.mac},bus=pci.0,addr={NETWORK_SLOT:#x},romfile="
+    for number, card in enumerate(domain.segments):
+        yield "-netdev", card.render_netdev(number)
+        yield "-device", render_card(number, domain.mac)
+
+
+def _add_commandline(root: ET.Element, options: Iterable[tuple[str, str]]) -> None:
+    values = [value for option in options for value in option]
     commandline = ET.SubElement(root, f"{{{QEMU_NAMESPACE}}}commandline") if values else root
     for value in values:
         ET.SubElement(commandline, f"{{{QEMU_NAMESPACE}}}arg", {"value": value})
@@ -198,11 +211,6 @@ def need_devices(root: ET.Element) -> ET.Element:
     """The element of a domain that holds its devices."""
     devices = root.find("devices")
     return ET.SubElement(root, "devices") if devices is None else devices
-
-
-def _options(*pairs: tuple[str, str]) -> Iterable[str]:
-    for pair in pairs:
-        yield from pair
 
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:

@@ -162,6 +162,11 @@ class Hypervisor:
             link = self.link()
             return HypervisorFacts(self.uri, _version(link.getLibVersion()), _version(link.getVersion()))
 
+    def read_capabilities(self) -> str:
+        """What libvirt tells of its computer and its drivers, as XML."""
+        with translated("tell what it can do"):
+            return str(self.link().getCapabilities())
+
     def find_domain(self, name: str) -> DomainFacts | None:
         """The domain of that name, whoever made it."""
         with translated(f"look for {name}"):

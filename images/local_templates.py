@@ -20,6 +20,7 @@ from images.errors import SavedStateError
 from images.home import Home
 from images.hypervisor import Hypervisor
 from images.locking import is_held
+from images.memory_file import take_memory
 from images.saved import read_saved, render_copy, render_saved
 from images.seal import find_altered, hash_file, read_stamp
 from images.spec import MachineFacts
@@ -27,7 +28,7 @@ from images.template_store import Template, lock_of, parse_record, render_record
 from kit.files import write_private
 from kit.process import need_program
 
-STATE, DISK, FACTS, SEAL = "state", "disk.qcow2", "template.json", "seal.json"
+STATE, DISK, MEMORY, FACTS, SEAL = "state", "disk.qcow2", "memory", "template.json", "seal.json"
 QCOW2 = b"QFI\xfb"
 PIPE_BYTES = 1 << 20
 PIPE_POLL = 0.002
@@ -71,7 +72,9 @@ class LocalTemplates:
                 read_saved(source)
             (half / STATE).chmod(0o600)
             (half / DISK).chmod(0o444)
-            write_private(half / FACTS, render_record(record, digests={name: hash_file(half / name) for name in (STATE, DISK)}))
+            take_memory(self._hypervisor, half / STATE, half / MEMORY)
+            digests = {name: hash_file(half / name) for name in (STATE, DISK, MEMORY) if (half / name).exists()}
+            write_private(half / FACTS, render_record(record, digests=digests))
             half.chmod(self._home.templates.stat().st_mode & 0o777)
             # A name of its own each time: the disks of clones may still stand on an earlier one that was damaged.
             half.rename(self._home.templates / f"{key}-{secrets.token_hex(4)}")
@@ -111,7 +114,10 @@ class LocalTemplates:
             shutil.rmtree(path)
 
     def restore(self, template: Template, domain: Domain) -> None:
-        """Through a pipe beside the domain's disk."""
+        """Through a pipe beside the domain's disk; its memory, where that is in a file, is mapped by QEMU."""
+        memory = template.state.with_name(MEMORY)
+        if memory.exists():
+            domain = replace(domain, memory=memory)
         with template.state.open("rb") as source:
             saved = read_saved(source)
         head = render_saved(replace(saved, xml=render_copy(saved.xml, domain)))
@@ -139,7 +145,7 @@ def _read(facts: Path) -> tuple[Template, Mapping[str, str]]:
 def _verify(template: Template, digests: Mapping[str, str]) -> None:
     folder = template.state.parent
     try:
-        altered = find_altered(folder, {name: digests.get(name, "") for name in (STATE, DISK)}, folder / SEAL)
+        altered = find_altered(folder, {STATE: "", DISK: "", **digests}, folder / SEAL)
     except FileNotFoundError as error:
         raise SavedStateError(f"The template has lost its file {Path(error.filename).name}.", hint="It is made anew.") from error
     if altered:

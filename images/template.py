@@ -31,7 +31,7 @@ from kit.progress import Progress
 REQUEST = "template:"
 NONE = ".none.json"
 MAKE_SECONDS = 900.0
-LAYOUT = 3  # of what is saved; a higher one makes every template anew
+LAYOUT = 4  # of what is saved; a higher one makes every template anew
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,9 @@ class FakeHypervisor:
     answers: dict[str, dict[str, object] | Callable[[dict[str, object]], dict[str, object]]] = field(default_factory=dict)
     asked: list[dict[str, object]] = field(default_factory=list)
     restored: list[str] = field(default_factory=list)
+    capabilities: str = "<capabilities><host><secmodel><model>apparmor</model></secmodel></host></capabilities>"
+    stream: bytes = b"QEVM and what QEMU wrote"
+    stream_without_memory: bytes = b""
 
     def find_domain(self, name: str) -> DomainFacts | None:
         self._verb("find_domain")
@@ -87,13 +90,16 @@ class FakeHypervisor:
         self.domains = {name: one for name, one in self.domains.items() if one[0] != uuid}
         self.after("undefine")
 
+    def read_capabilities(self) -> str:
+        return self.capabilities
+
     def read_facts(self) -> HypervisorFacts:
         return HypervisorFacts(self.uri, "9.0.0", "7.2.22")
 
     def save(self, uuid: str, target: Path) -> None:
         self._verb("save")
         one = self._of(uuid)
-        target.write_bytes(render_saved(Saved(str(one[2]), "<cookie/>", was_running=True, start=0)) + b"QEVM and what QEMU wrote")
+        target.write_bytes(render_saved(Saved(str(one[2]), "<cookie/>", was_running=True, start=0)) + self.stream)
         one[1] = Power.OFF
         self.after("save")
 
@@ -102,7 +108,7 @@ class FakeHypervisor:
         with source.open("rb") as stream:
             everything = stream.read()
         saved = read_saved(io.BytesIO(everything))
-        assert everything[saved.start :] == b"QEVM and what QEMU wrote"
+        assert everything[saved.start :] in (self.stream, self.stream_without_memory)
         name = re.search("<name>(.*?)</name>", saved.xml).group(1)
         self.domains[name][1] = Power.RUNNING
         self.restored.append(saved.xml)

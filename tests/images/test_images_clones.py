@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
@@ -24,10 +25,12 @@ from images.hypervisor import Hypervisor
 from images.lab import LabBox, ensure_lab, list_lab, reserve_lab
 from images.lab_group import ensure_pair, verify_reach
 from images.ledger import LabEntry
+from images.local_templates import MEMORY, find_backing
 from images.locking import read_self
 from images.machine import Machines, open_machines
-from images.readiness import read_leaf
+from images.readiness import TLS_PORT, read_leaf
 from images.reference_image import ensure_reference_image
+from images.snapshot import restore_snapshot, take_snapshot
 
 pytestmark = [pytest.mark.machine, pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(900)]
 CLONES = 10
@@ -171,6 +174,27 @@ def test_one_that_its_maker_left_half_made_is_reaped_and_the_others_stay(machine
     reap.apply_reap(machines, mine[0])
     assert machines.hypervisor.find_domain(lost.name) is None
     assert {one.box.name for one in told} - {lost.name} <= {box.name for box in list_lab(machines)}
+
+
+def test_each_runs_on_the_memory_of_the_template_and_a_snapshot_of_one_holds_all_of_it(machines: Machines, told: tuple[Told, ...]) -> None:
+    box, leaf = told[3].box, told[3].leaf
+    (kept,) = (one for one in template.list_templates(machines) if find_backing(machines.read_machine(box.name).disk) == str(one.disk))
+    assert str(kept.state.with_name(MEMORY)) in _read_maps(box)
+    machines.run_in_guest(box.name, ["/usr/bin/touch", "/run/before"])
+    assert take_snapshot(machines, box.name, "here").size > kept.state.stat().st_size * 10
+    machines.run_in_guest(box.name, ["/usr/bin/touch", "/run/after"])
+    assert restore_snapshot(machines, box.name, "here")
+    assert machines.run_in_guest(box.name, ["/bin/sh", "-c", "ls /run/before /run/after; hostname"]).text.split() == [
+        "/run/before",
+        box.name,
+    ]
+    assert read_leaf(*machines.read_machine(box.name).find_way(TLS_PORT)) == leaf
+
+
+def _read_maps(box: LabBox) -> str:
+    """What files the machine's process has mapped."""
+    processes = (path.parent for path in Path("/proc").glob("[0-9]*/cmdline") if box.uuid.encode() in path.read_bytes())
+    return "".join((process / "maps").read_text() for process in processes)
 
 
 def _ask(machines: Machines, box: LabBox) -> Told:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from fake_hypervisor import FakeHypervisor, FakeMachines, Killed
+from qemu_stream import PAGE, render_stream
 
 import images.clone
 import images.lab
@@ -15,7 +16,9 @@ import images.local_templates
 import images.place
 import images.template
 from images import reap
+from images.domain import MEMORY
 from images.lab import LabBox, ensure_lab, list_lab, reserve_lab
+from images.memory_file import USUAL
 from images.template import list_templates
 from images.template_store import Template
 
@@ -93,8 +96,27 @@ def test_a_hypervisor_that_cannot_clone_boots(machines: FakeMachines, hypervisor
     assert "reached" in box.reason
 
 
-@pytest.mark.parametrize("file", ["state", "disk.qcow2", "template.json"])
-def test_a_damaged_template_is_removed_and_this_time_it_boots(machines: FakeMachines, file: str) -> None:
+def with_memory_in_a_file(hypervisor: FakeHypervisor) -> None:
+    hypervisor.capabilities = "<capabilities><host/></capabilities>"
+    memory = [(USUAL, 0, b"\0"), (USUAL, PAGE, b"x" * PAGE)]
+    hypervisor.stream = render_stream([memory], [(USUAL, 2 * PAGE)])
+    hypervisor.stream_without_memory = render_stream([[]], [(MEMORY.encode(), 2 * PAGE)])
+
+
+def test_a_clone_starts_on_the_memory_of_its_template_and_boots_without_it(machines: FakeMachines, hypervisor: FakeHypervisor) -> None:
+    with_memory_in_a_file(hypervisor)
+    (box,) = up(machines)
+    (kept,) = list_templates(machines)
+    memory = kept.state.with_name("memory")
+    assert memory.read_bytes() == bytes(PAGE) + b"x" * PAGE
+    assert memory.stat().st_mode & 0o777 == 0o600
+    assert f"share=off,mem-path={memory}" in hypervisor.restored[-1]
+    assert "memory-backend" not in str(hypervisor.domains[box.name][2])
+
+
+@pytest.mark.parametrize("file", ["state", "disk.qcow2", "template.json", "memory"])
+def test_a_damaged_template_is_removed_and_this_time_it_boots(machines: FakeMachines, hypervisor: FakeHypervisor, file: str) -> None:
+    with_memory_in_a_file(hypervisor)
     up(machines)
     (kept,) = list_templates(machines)
     (kept.state.parent / file).chmod(0o600)
