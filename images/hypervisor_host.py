@@ -16,10 +16,9 @@ def read_host(hypervisor: Hypervisor, accelerator: Accelerator) -> tuple[str, ..
 
     Not told is another build of the same version of QEMU: what that does not take it refuses.
     """
-    with translated("tell what it is"):
-        link = hypervisor.link()
-        host = ET.fromstring(link.getCapabilities()).find("host")  # noqa: S314 - libvirt's own output
-        offered = link.getDomainCapabilities(None, ARCHITECTURE, MACHINE, accelerator.domain_type, 0)
+    host = ET.fromstring(hypervisor.read_capabilities()).find("host")  # noqa: S314 - libvirt's own output
+    with translated("tell what it gives machines"):
+        offered = hypervisor.link().getDomainCapabilities(None, ARCHITECTURE, MACHINE, accelerator.domain_type, 0)
     computer = host.findtext("uuid", "") if host is not None else ""
     processor = host.find("cpu") if host is not None and accelerator is Accelerator.KVM else None
     return (

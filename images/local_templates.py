@@ -82,7 +82,7 @@ class LocalTemplates:
             shutil.rmtree(half, ignore_errors=True)
 
     def forget(self, key: str) -> None:
-        """The folder goes with its disk (:meth:`list_over`)."""
+        """The folder goes with its disk (:meth:`list_over`), and so does the memory that snapshots of clones start on."""
         for folder in self._home.templates.glob(f"{key}-*"):
             for name in (FACTS, STATE, SEAL):
                 (folder / name).unlink(missing_ok=True)
@@ -110,7 +110,8 @@ class LocalTemplates:
         """With its folder."""
         path = self._home.templates / name
         if path.is_dir():
-            (path / STATE).unlink(missing_ok=True)
+            for name in (STATE, MEMORY):
+                (path / name).unlink(missing_ok=True)
             shutil.rmtree(path)
 
     def restore(self, template: Template, domain: Domain) -> None:
