@@ -144,7 +144,7 @@ class _Stream:
             name = self._take_name()
             self._write(_with_length(MEMORY.encode() if name == USUAL else name))
             sizes[name] = self.number(">Q")
-            left -= sizes[name] or MOST_MEMORY
+            left -= sizes[name]
         size = sizes.get(USUAL, 0)
         if left != 0 or not size or size % PAGE:
             raise _unknown("its blocks of memory are others")
