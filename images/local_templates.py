@@ -110,8 +110,8 @@ class LocalTemplates:
         """With its folder."""
         path = self._home.templates / name
         if path.is_dir():
-            for name in (STATE, MEMORY):
-                (path / name).unlink(missing_ok=True)
+            for secret in (STATE, MEMORY):
+                (path / secret).unlink(missing_ok=True)
             shutil.rmtree(path)
 
     def restore(self, template: Template, domain: Domain) -> None:

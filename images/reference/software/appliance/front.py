@@ -125,7 +125,7 @@ class Front:
         while (late := self._find_late(master, old)) is not None:
             if time.monotonic() > end:
                 raise Refused("The web server did not follow in time on {address}.", address=late)
-            time.sleep(0.02)
+            time.sleep(0.005)
 
     def _find_late(self, master: int, old: set[int]) -> str | None:
         """The first address that is not yet as it should be; the old workers must have stopped taking connections before all else."""

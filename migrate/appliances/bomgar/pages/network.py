@@ -14,12 +14,12 @@ from migrate.appliances.bomgar.words import Term
 from migrate.appliances.http import Request
 from migrate.facts import BoxAddress
 
+COLUMNS = (Term.IP_ADDRESS, Term.SUBNET_MASK, Term.ENABLED)
+
 
 def read_addresses(console: Console) -> tuple[BoxAddress, ...]:
     """All addresses, in the page's order."""
-    view = console.open(NETWORK)
-    table = _table(view)
-    return tuple(_parse_row(view, table, row) for row in table.rows if table.text(row, view.words, Term.IP_ADDRESS))
+    return _parse(console.open(NETWORK))
 
 
 def prepare_address(console: Console, wanted: BoxAddress) -> Callable[[], None]:
@@ -33,20 +33,29 @@ def prepare_address(console: Console, wanted: BoxAddress) -> Callable[[], None]:
     if not wanted.enabled:
         _verify_may_go(console, wanted)
 
+    answered: list[
+        View
+    ] = []  # by the button: the box's addresses as they are then, so that nobody waits while the page is opened once more
+
     def look() -> BoxAddress | None:
-        return next((row for row in read_addresses(console) if row == wanted), None)
+        view = answered.pop() if answered else console.open(NETWORK)
+        return next((row for row in _parse(view) if row == wanted), None)
+
+    def press(request: Request) -> None:
+        view = _press(console, wanted, request)
+        answered[:] = [view] if view.find_table(*COLUMNS) else []
 
     ready = [] if look() is not None else [_fill(console, wanted)]
 
     def save() -> None:
         if ready:
             try:
-                _press(console, wanted, ready.pop())
+                press(ready.pop())
             except RejectedError:  # another form was sent since, and this one was too old for that: the page as it is now tells
                 if look() is None:
                     save()
             return
-        _press(console, wanted, _fill(console, wanted))
+        press(_fill(console, wanted))
 
     def change() -> None:
         make_so = enforce if ready else ensure
@@ -65,10 +74,11 @@ def _verify_may_go(console: Console, wanted: BoxAddress) -> None:
         )
 
 
-def _press(console: Console, wanted: BoxAddress, request: Request) -> None:
+def _press(console: Console, wanted: BoxAddress, request: Request) -> View:
     after = console.press(request)
     if after.page.status >= 400:
         raise RejectedError(f"{console.client.where} does not take the address {wanted.address}: {after.note()}", status=after.page.status)
+    return after
 
 
 def _fill(console: Console, wanted: BoxAddress) -> Request:
@@ -102,7 +112,12 @@ def _change(console: Console, view: View, row: Row, wanted: BoxAddress) -> Reque
 
 
 def _table(view: View) -> Table:
-    return view.need_table(Term.IP_ADDRESS, Term.SUBNET_MASK, Term.ENABLED)
+    return view.need_table(*COLUMNS)
+
+
+def _parse(view: View) -> tuple[BoxAddress, ...]:
+    table = _table(view)
+    return tuple(_parse_row(view, table, row) for row in table.rows if table.text(row, view.words, Term.IP_ADDRESS))
 
 
 def _parse_row(view: View, table: Table, row: Row) -> BoxAddress:
