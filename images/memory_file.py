@@ -54,6 +54,12 @@ def take_memory(hypervisor: Hypervisor, state: Path, memory: Path) -> bool:
             sink.write(source.read(start))
             split_stream(source, sink, pages)
             os.fchown(pages.fileno(), *owner)
+            for one in (
+                sink,
+                pages,
+            ):  # a template is known by sizes and times afterwards, which are right also where a power cut took pages
+                one.flush()
+                os.fsync(one.fileno())
         rest.replace(state)
     except (SavedStateError, OSError):  # of another form; no space for both, or no right to give a file away
         memory.unlink(missing_ok=True)
