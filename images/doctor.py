@@ -180,7 +180,8 @@ def check_apparmor(home: Home) -> Iterator[Finding]:
         yield Finding(
             "apparmor",
             Verdict.OK,
-            f"AppArmor is on; libvirt allows each machine its own files below {home.root}. A denial would be in `dmesg`.",
+            f"AppArmor is on; libvirt allows each machine its own files below {home.root}. A denial would be in `dmesg`. "
+            "Clones read all of their template's memory before they go on, since it may not be shared.",
         )
 
 
