@@ -16,7 +16,7 @@ from images import lab, template
 from images.domain import Mark
 from images.errors import NotOursError
 from images.hypervisor import DomainFacts
-from images.ledger import Entry, LabEntry
+from images.ledger import Entry, EntryState, LabEntry
 from images.locking import is_alive
 from images.machine import Machines
 
@@ -115,6 +115,8 @@ def _find_machines(entries: dict[str, Entry], known: dict[str, LabEntry], now: f
             maker = entry.request.rpartition("@")[2]
             if not is_alive(maker):
                 yield Leftover(Kind.MACHINE, entry.name, "the process that made this template is gone", entry.uuid)
+        elif entry.state is EntryState.REMOVING and entry.request.startswith(lab.REQUEST):
+            yield Leftover(Kind.MACHINE, entry.name, "its removal was cut off", entry.uuid)
         elif record is not None and record.expires is not None and record.expires <= now:
             yield Leftover(Kind.MACHINE, entry.name, f"its time was over {now - record.expires:.0f} s ago", entry.uuid)
         elif record is not None and record.ready_seconds is None and not is_alive(record.maker):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 
 import pytest
-from fake_hypervisor import FakeHypervisor, FakeMachines, foreign_xml
+from fake_hypervisor import FakeHypervisor, FakeMachines, Killed, foreign_xml
 from typer.testing import CliRunner
 
 import images.machine
@@ -20,6 +20,7 @@ from images.errors import NotOursError
 from images.hypervisor import Power
 from images.lab_cli import lab_app
 from images.ledger import LabEntry
+from images.locking import read_self
 from images.machine import MachineSpec
 
 GONE = "00000000-0000-4000-8000-000000000000 pid:[1] 1 1"
@@ -126,6 +127,29 @@ def test_what_a_dead_process_left_is_taken_and_what_a_living_one_makes_is_not(ma
     machines.ledger.note_lab(LabEntry("lab:never made", GONE))
     assert sweep(machines) == [reap.Kind.MACHINE, reap.Kind.RECORD]
     assert [facts.name for facts in machines.list_machines()] == ["lab-32"]
+
+
+@pytest.mark.parametrize("verb", ["destroy", "undefine"])
+def test_a_removal_that_was_cut_off_is_ended_whatever_time_the_machine_had_left(
+    machines: FakeMachines, hypervisor: FakeHypervisor, verb: str
+) -> None:
+    for name, request in (("lab-31", "lab:31:kept"), ("new", "run 7")):
+        machines.ensure_machine(MachineSpec(name, "tiny", request))
+    machines.ledger.note_lab(LabEntry("lab:31:kept", read_self(), "warm", "cloned", ready_seconds=1.0))
+    assert sweep(machines) == []
+
+    def kill(name: str) -> None:
+        if name == verb:
+            raise Killed
+
+    hypervisor.before = kill
+    for name in ("lab-31", "new"):
+        with pytest.raises(Killed):
+            machines.ensure_removed(name)
+    hypervisor.before = lambda _: None
+    assert sweep(machines) == [reap.Kind.MACHINE]
+    assert list(hypervisor.domains) == ["new"], "what a migration removes is its own to end"
+    assert machines.ledger.list_lab() == {}
 
 
 def test_a_folder_without_a_machine_is_taken_unless_a_migration_claims_it(machines: FakeMachines) -> None:
