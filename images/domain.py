@@ -18,7 +18,7 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 # libvirt gives the PCI slots from 2 up to its own devices; the network card that QEMU's command line adds stands far above them.
 NETWORK_SLOT = 0x10
 # What QEMU calls a machine's memory where it is a copy of a file.
-MEMORY = "boxmemory"
+MEMORY_BACKEND = "boxmemory"
 # Where the guest agent listens, and our own agent that gives a copy of a saved machine an identity of its own.
 AGENT_PORT, IDENTITY_PORT = "org.qemu.guest_agent.0", "boxshift.identity.0"
 
@@ -177,8 +177,8 @@ def _plan_memory(domain: Domain) -> Iterator[tuple[str, str]]:
     """By QEMU's own options: libvirt has files for memory, but chooses their paths itself and empties them."""
     if domain.memory is not None:
         path = str(domain.memory).replace(",", ",,")
-        yield "-object", f"memory-backend-file,id={MEMORY},size={domain.memory_mib}M,share=off,mem-path={path}"
-        yield "-machine", f"memory-backend={MEMORY}"
+        yield "-object", f"memory-backend-file,id={MEMORY_BACKEND},size={domain.memory_mib}M,share=off,mem-path={path}"
+        yield "-machine", f"memory-backend={MEMORY_BACKEND}"
 
 
 def _plan_network(domain: Domain) -> Iterator[tuple[str, str]]:

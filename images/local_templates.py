@@ -72,9 +72,8 @@ class LocalTemplates:
                 read_saved(source)
             (half / STATE).chmod(0o600)
             (half / DISK).chmod(0o444)
-            take_memory(self._hypervisor, half / STATE, half / MEMORY)
-            digests = {name: hash_file(half / name) for name in (STATE, DISK, MEMORY) if (half / name).exists()}
-            write_private(half / FACTS, render_record(record, digests=digests))
+            files = (STATE, DISK, MEMORY) if take_memory(self._hypervisor, half / STATE, half / MEMORY) else (STATE, DISK)
+            write_private(half / FACTS, render_record(record, digests={name: hash_file(half / name) for name in files}))
             half.chmod(self._home.templates.stat().st_mode & 0o777)
             # A name of its own each time: the disks of clones may still stand on an earlier one that was damaged.
             half.rename(self._home.templates / f"{key}-{secrets.token_hex(4)}")

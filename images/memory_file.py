@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 from xml.etree import ElementTree as ET
 
-from images.domain import MEMORY
+from images.domain import MEMORY_BACKEND
 from images.errors import SavedStateError
 from images.hypervisor import Hypervisor
 from images.saved import STREAM_MAGIC, read_saved
@@ -54,10 +54,8 @@ def take_memory(hypervisor: Hypervisor, state: Path, memory: Path) -> bool:
             sink.write(source.read(start))
             split_stream(source, sink, pages)
             os.fchown(pages.fileno(), *owner)
-            for one in (
-                sink,
-                pages,
-            ):  # a template is known by sizes and times afterwards, which are right also where a power cut took pages
+            # Later only sizes and times are looked at, and these a power cut leaves right over pages that are lost.
+            for one in (sink, pages):
                 one.flush()
                 os.fsync(one.fileno())
         rest.replace(state)
@@ -148,7 +146,7 @@ class _Stream:
             raise _unknown("it does not begin with the length of the memory")
         while left > 0:
             name = self._take_name()
-            self._write(_with_length(MEMORY.encode() if name == USUAL else name))
+            self._write(_with_length(MEMORY_BACKEND.encode() if name == USUAL else name))
             sizes[name] = self.number(">Q")
             left -= sizes[name]
         size = sizes.get(USUAL, 0)

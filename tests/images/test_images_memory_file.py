@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from qemu_stream import DEVICES, OTHER, PAGE, Record, render_stream
 
-from images.domain import MEMORY
+from images.domain import MEMORY_BACKEND
 from images.errors import SavedStateError
 from images.memory_file import USUAL, split_stream, take_memory
 from images.saved import Saved, read_saved, render_saved
 
 PAGES, OTHERS = 6, 2
-BLOCKS, RENAMED = ((USUAL, PAGES * PAGE), (OTHER, OTHERS * PAGE)), ((MEMORY.encode(), PAGES * PAGE), (OTHER, OTHERS * PAGE))
+BLOCKS, RENAMED = ((USUAL, PAGES * PAGE), (OTHER, OTHERS * PAGE)), ((MEMORY_BACKEND.encode(), PAGES * PAGE), (OTHER, OTHERS * PAGE))
 contents = st.just(b"\0") | st.integers(1, 255).map(lambda byte: bytes((byte, 1)) * (PAGE // 2))
 
 

@@ -16,7 +16,7 @@ import images.local_templates
 import images.place
 import images.template
 from images import reap
-from images.domain import MEMORY
+from images.domain import MEMORY_BACKEND
 from images.lab import LabBox, ensure_lab, list_lab, reserve_lab
 from images.memory_file import USUAL
 from images.template import list_templates
@@ -100,7 +100,7 @@ def with_memory_in_a_file(hypervisor: FakeHypervisor) -> None:
     hypervisor.capabilities = "<capabilities><host/></capabilities>"
     memory = [(USUAL, 0, b"\0"), (USUAL, PAGE, b"x" * PAGE)]
     hypervisor.stream = render_stream([memory], [(USUAL, 2 * PAGE)])
-    hypervisor.stream_without_memory = render_stream([[]], [(MEMORY.encode(), 2 * PAGE)])
+    hypervisor.stream_without_memory = render_stream([[]], [(MEMORY_BACKEND.encode(), 2 * PAGE)])
 
 
 def test_a_clone_starts_on_the_memory_of_its_template_and_boots_without_it(machines: FakeMachines, hypervisor: FakeHypervisor) -> None:

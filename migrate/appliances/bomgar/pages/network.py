@@ -33,9 +33,8 @@ def prepare_address(console: Console, wanted: BoxAddress) -> Callable[[], None]:
     if not wanted.enabled:
         _verify_may_go(console, wanted)
 
-    answered: list[
-        View
-    ] = []  # by the button: the box's addresses as they are then, so that nobody waits while the page is opened once more
+    # By the button: mostly this very page as it is then, so that nobody waits while it is opened once more.
+    answered: list[View] = []
 
     def look() -> BoxAddress | None:
         view = answered.pop() if answered else console.open(NETWORK)
